@@ -1,0 +1,233 @@
+"""Facts of a run: past-tense, frozen, without wall-clock time, so that their digest is the run's fingerprint.
+
+Everything a person sees (live view, report, metrics, replay) is a fold over this stream.
+`t` is virtual seconds, `twin` a participant's name ("" for facts of the whole run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgpack
+
+from p2pftl.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A fact that happened at virtual time `t` to `twin`."""
+
+    t: float
+    twin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlanned(Event):
+    """The whole run, known before anything trains. `facts` is Plan.facts() (see scenario/plan.py)."""
+
+    name: str
+    seed: int
+    rounds: int
+    classes: tuple[str, ...]
+    synthetic: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinReady(Event):
+    """A twin has read its shard. `scanner` holds the public configuration (vendor, kernel, dose...)."""
+
+    incarnation: int
+    train: int
+    validation: int
+    test: int
+    patients: int
+    labels: tuple[int, ...]
+    scanner: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitStarted(Event):
+    round: int
+    until: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted(Event):
+    """One local fit. loss: mean training loss; steps: optimiser steps; trained: share of trained parameters."""
+
+    round: int
+    loss: float
+    samples: int
+    steps: int
+    trained: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRejected(Event):
+    """A fit gave no usable parameters (not finite); the twin keeps what it had."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSent(Event):
+    """`bytes` counted once at the sender, header included, lost ones too. arrives is None when lost; `lost` says why."""
+
+    to: str
+    round: int
+    bytes: int
+    arrives: float | None
+    lost: str = ""
+    copies: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameHeard(Event):
+    """A frame was accepted and waits to be merged. staleness: its age in virtual seconds at arrival."""
+
+    sender: str
+    round: int
+    bytes: int
+    staleness: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRefused(Event):
+    """A frame was not accepted: `code` is E4xx (TRUST.md), `reason` its short text ("duplicate", "late"...)."""
+
+    sender: str
+    round: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged(Event):
+    """Own model and heard updates became one. weights: sender -> weight given; staleness: mean age in virtual seconds."""
+
+    round: int
+    weights: Mapping[str, float]
+    staleness: float
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Event):
+    """Metrics on `split` ("validation" or "test"): accuracy, balanced_accuracy, precision, recall, f1, auroc
+    (None where undefined), loss, confusion (rows true, columns predicted)."""
+
+    round: int
+    split: str
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundDone(Event):
+    round: int
+    bytes_sent: int
+    heard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudMerged(Event):
+    """The cloud answered `twins` after its own `round`."""
+
+    round: int
+    twins: tuple[str, ...]
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudMissed(Event):
+    """A twin went on without the cloud's answer."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentBegan(Event):
+    """Something scripted happened to the world. `text` is one plain sentence for the ticker."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncidentEnded(Event):
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crashed(Event):
+    """A participant's process died. scripted: the scenario asked for it."""
+
+    incarnation: int
+    scripted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revived(Event):
+    """A twin came back from its last saved state with a higher incarnation."""
+
+    incarnation: int
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinLost(Event):
+    """A twin did not come back."""
+
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinDone(Event):
+    """A twin finished its rounds. model: hash of its final parameters."""
+
+    rounds: int
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """status: "done", "degraded" or "interrupted"."""
+
+    status: str
+
+
+KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Merged, Scored, RoundDone,
+        CloudMerged, CloudMissed, IncidentBegan, IncidentEnded, Crashed, Revived, TwinLost, TwinDone, RunFinished,
+    )
+}  # fmt: skip
+
+
+def pack(event: Event) -> bytes:
+    """Return the canonical bytes of `event`: msgpack of [kind, {field: value}], keys sorted."""
+    packed: bytes = msgpack.packb([type(event).__name__, _sorted(asdict(event))], use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes) -> Event:
+    """Inverse of pack. Raises CheckpointError E505 for an unknown kind or field."""
+    try:
+        name, fields = msgpack.unpackb(data, use_list=False, raw=False)
+        return KINDS[name](**fields)
+    except (KeyError, TypeError, ValueError, msgpack.exceptions.UnpackException) as error:
+        raise CheckpointError("E505", "an event of the log cannot be read", fix="was it written by a newer p2pftl?") from error
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
