@@ -1,0 +1,109 @@
+"""What gossip policies take and give. State goes in and comes out: every one can be tested with two vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from p2pftl.params import Vector
+
+State = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A twin's shared parameters as a merge sees them.
+
+    vector: the shared elements, float32; age: local updates behind it (gossip learning);
+    mass: push-sum weight w, 1 elsewhere; the model in use is vector / mass.
+    """
+
+    vector: Vector
+    age: float = 0.0
+    mass: float = 1.0
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A decoded update waiting to be merged.
+
+    copy: what the sender shared, aligned to the receiver's shared elements; weight: W_ij given by the
+    mixing policy (already discounted for staleness); samples: the sender's training samples;
+    staleness: age in virtual seconds.
+    """
+
+    sender: str
+    round: int
+    copy: Copy
+    weight: float
+    samples: int
+    staleness: float
+
+
+class Aggregator(Protocol):
+    """Merges heard into own.
+
+    whole: True if every update must be merged whatever its age, or mass is lost (push-sum).
+    """
+
+    whole: ClassVar[bool]
+
+    def share(self, own: Copy, fanout: int, failed: int) -> tuple[Copy, Copy]:
+        """Return (what each receiver gets, what is kept) when `fanout` frames leave, `failed` of them known lost."""
+        ...
+
+    def merge(self, own: Copy, heard: Sequence[Heard]) -> tuple[Copy, dict[str, float]]:
+        """Return the merged copy and the weight each sender got; the order of `heard` must not change a bit."""
+        ...
+
+
+class Codec(Protocol):
+    """Turns a vector into payload bytes and back."""
+
+    def encode(self, vector: Vector) -> npt.NDArray[np.uint8]: ...
+
+    def decode(self, payload: memoryview, size: int) -> Vector:
+        """Return `size` float32 elements; raise FrameRefused E414 if the payload does not hold them."""
+        ...
+
+
+class Pace(Protocol):
+    """When a round closes and what a late update is worth.
+
+    lockstep: True if twins keep the same round and an edge counts only when both its frames came in time.
+    """
+
+    lockstep: ClassVar[bool]
+
+    def closes(self, sent_at: float, all_came: bool) -> float:
+        """Virtual time at which the round that sent its frames at `sent_at` merges."""
+        ...
+
+    def discount(self, lag: int) -> float:
+        """Factor on the weight of an update `lag` rounds older than the receiver's round; 0 drops it."""
+        ...
+
+
+class Mixing(Protocol):
+    """Gives the weight W_ij of a neighbour's update from the two degrees."""
+
+    def weight(self, my_degree: int, peer_degree: int) -> float: ...
+
+
+class Partners(Protocol):
+    """Chooses the neighbours one twin sends to in one round.
+
+    directed: False if an edge chosen by either end carries frames both ways (symmetric mixing),
+    True if only the chooser sends.
+    """
+
+    directed: ClassVar[bool]
+
+    def choose(self, me: str, neighbours: Sequence[str], everyone: Sequence[str], round: int, seed: int) -> tuple[str, ...]:
+        """Return the chosen neighbours, sorted. `neighbours` and `everyone` are sorted; `everyone` includes `me`."""
+        ...
