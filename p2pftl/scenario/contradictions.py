@@ -1,0 +1,132 @@
+"""What each key allows on its own but not together: names nobody has, weights that are not there, policies that do not mix."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from p2pftl.errors import P2pftlError, nearest
+from p2pftl.scenario.forms import policy_name
+from p2pftl.scenario.schema import Scenario
+from p2pftl.scenario.yaml_text import Path
+from p2pftl.world.timeline import check_incidents
+
+_GREY = ("images", "npz")
+_OF_SCANNERS = ("hu_drift", "dose_change")
+_ENUM = ("DEFAULT", "IMAGENET1K_V1")
+_POINT = {"E120": ("twin", "link", "groups"), "E121": ("until", "revive_after", "at"), "E122": (), "E123": ("groups",), "E128": ("twin",)}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One contradiction. path: the value to blame, or its key; where: a place that is known already (a line of a topology file)."""
+
+    code: str
+    path: Path
+    problem: str
+    fix: str = ""
+    where: str = ""
+    key: bool = False
+
+
+def contradictions(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what is wrong with `scenario`, written as `text`: E120 to E123, E127, E128, and what its topology raises (E2xx)."""
+    yield from _weights(scenario)
+    yield from _fit(text)
+    yield from _mixed(scenario)
+    yield from _crashes(scenario)
+    yield from _names(scenario, text)
+
+
+def _weights(scenario: Scenario) -> Iterator[Fault]:
+    weights, backbone = scenario.model.weights, scenario.model.backbone
+    path: Path = ("model", "weights")
+    if weights is None:
+        return
+    if weights.endswith(".safetensors"):
+        if not File(weights).is_file():
+            yield Fault("E127", path, "no such file", _beside(File(weights)))
+    elif re.search(r"\.(pt|pth|bin|pkl|ckpt)$", weights):
+        yield Fault("E127", path, "pickled weights are never loaded", "save them as .safetensors")
+    elif weights not in _ENUM:
+        yield Fault("E127", path, "must be null, a .safetensors file or a torchvision name", nearest(weights, _ENUM))
+    elif backbone == "compact":
+        yield Fault("E127", path, "the compact backbone has no torchvision weights", "use null, a .safetensors file or another backbone")
+
+
+def _beside(file: File) -> str:
+    try:
+        there = [item.name for item in file.parent.iterdir() if item.suffix == ".safetensors"]
+    except OSError:
+        return "the folder does not exist either"
+    return nearest(file.name, there) if there else "the folder holds no .safetensors file"
+
+
+def _fit(text: Mapping[str, Any]) -> Iterator[Fault]:
+    fit = text.get("fit") or {}
+    if fit.get("steps") is not None and fit.get("epochs") is not None:
+        yield Fault("E128", ("fit", "steps"), "epochs and steps are both given", "keep one of them")
+
+
+def _mixed(scenario: Scenario) -> Iterator[Fault]:
+    if getattr(scenario.aggregator, "whole", False) and not getattr(scenario.transfer, "fixed", True):
+        name, transfer = policy_name("aggregator", scenario.aggregator), policy_name("transfer", scenario.transfer)
+        problem = f"{name} keeps one mass for all it shares, but {transfer} shares more layers as rounds pass"
+        yield Fault(
+            "E128", ("transfer",), problem, "use another aggregator, or a transfer policy that shares the same layers in every round"
+        )
+    data = policy_name("data", scenario.data.source)
+    for at, incident in enumerate(scenario.incidents):
+        kind = policy_name("incident", incident)
+        if kind in _OF_SCANNERS and data in _GREY:
+            problem = f"{kind} changes CT numbers, but data: {data} holds grey images without them"
+            yield Fault("E128", ("incidents", at, "kind"), problem, "use phantom or dicom data")
+
+
+def _crashes(scenario: Scenario) -> Iterator[Fault]:
+    """A process that is dead cannot be killed."""
+    dead: dict[str, list[tuple[float, float]]] = {}
+    for at, incident in enumerate(scenario.incidents):
+        if policy_name("incident", incident) != "crash":
+            continue
+        name, (start, stop) = str(getattr(incident, "twin", "")), incident.spans()
+        for first, last in dead.get(name, []):
+            if start < last and first < stop:
+                problem = f"{name} crashes while it is dead from {first:g} s to {last:g} s"
+                yield Fault("E121", ("incidents", at, "at"), problem, "crash it again after it is revived")
+        dead.setdefault(name, []).append((start, stop))
+
+
+def _names(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Fault]:
+    try:
+        topology = scenario.topology.build(scenario.seed)
+    except P2pftlError as error:
+        yield Fault(error.code, ("topology",), error.problem, error.fix, error.where)
+        return
+    for name in scenario.twins:
+        if name not in topology.names:
+            yield Fault("E120", ("twins", name), "the topology has no such twin", _nearest(name, topology.names), key=True)
+    try:
+        check_incidents(scenario.incidents, topology, cloud=scenario.cloud is not None)
+    except P2pftlError as error:
+        path = _blamed(error, text)
+        cloud = error.code == "E120" and "'cloud'" in error.problem and scenario.cloud is None
+        yield Fault(error.code, path, error.problem, "the scenario has no cloud; add cloud: {use: fedavg}" if cloud else error.fix)
+
+
+def _blamed(error: P2pftlError, text: Mapping[str, Any]) -> Path:
+    found = re.fullmatch(r"incidents\[(\d+)\]", error.where)
+    if not found:
+        return ("incidents",)
+    at = int(found[1])
+    written = text["incidents"][at]
+    key = next((key for key in _POINT.get(error.code, ()) if key in written), None)
+    return ("incidents", at, key) if key else ("incidents", at)
+
+
+def _nearest(name: str, names: tuple[str, ...]) -> str:
+    hint = nearest(name, names)
+    return hint if hint.startswith("did") or len(names) <= 12 else f"allowed: {names[0]} to {names[-1]}"

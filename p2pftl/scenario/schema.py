@@ -1,0 +1,161 @@
+"""What a scenario is, as types: the one thing a user writes and the rest of the package reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+from annotated_types import Ge, Gt, Interval, Len, Lt
+from pydantic import AfterValidator, WithJsonSchema
+
+from p2pftl.cloud.seams import Coordinator
+from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.imaging.cohort import Source, Split
+from p2pftl.imaging.scanner import Scanner
+from p2pftl.learning.specs import ModelSpec, Recipe
+from p2pftl.scenario.forms import Default, Policy, Section, fault, form
+from p2pftl.world.incidents import Incident
+from p2pftl.world.links import Link
+
+if TYPE_CHECKING:
+    from p2pftl.learning.transfer import Transfer
+    from p2pftl.world.topology import Topology
+else:
+    Transfer = Any
+
+VERSION = 1
+LARGEST_SEED = 2**63 - 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Network(Protocol):
+    """A topology policy: a description from which the graph is built."""
+
+    def build(self, seed: int) -> Topology: ...
+
+
+def _slug(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise fault("E125", "cannot name a folder", "use letters, digits, '.', '_' and '-', up to 64, the first a letter or digit")
+    return name
+
+
+def _supported(version: int) -> int:
+    if version > VERSION:
+        raise fault("E133", f"written for a newer p2pftl; this one reads version {VERSION}", "upgrade p2pftl")
+    return version
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise fault("E118", f"{twice[0]} is listed twice", "list each seed once", found=False)
+    return seeds
+
+
+Seed = Annotated[int, Interval(ge=0, le=LARGEST_SEED)]
+Fraction = Annotated[float, Gt(0), Lt(0.9)]
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Which studies there are and who holds them.
+
+    source: the data policy; split: how patients are dealt to twins; test: share of patients that nobody trains on, common to all;
+    validation: share of each twin's own patients that it does not train on.
+    """
+
+    source: Source
+    split: Annotated[Split, Policy("split")] = field(default_factory=Default("split", "iid"))
+    test: Fraction = 0.2
+    validation: Fraction = 0.2
+
+
+@dataclass(frozen=True)
+class CloudSection:
+    """The optional coordinator, a participant without a shard.
+
+    coordinator: its policy; every: rounds between uploads; wait: virtual seconds a twin waits for the answer; deadline: virtual
+    seconds after the first upload at which the cloud answers whom it heard; links: its links, null for the scenario's own.
+    """
+
+    coordinator: Coordinator
+    every: Annotated[int, Ge(1)] = 1
+    wait: Annotated[float, Gt(0)] = 60.0
+    deadline: Annotated[float, Gt(0)] = 30.0
+    links: Annotated[Link, Section()] | None = None
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often: every so many rounds.
+
+    every: rounds from one to the next.
+    """
+
+    every: Annotated[int, Ge(1)] = 1
+
+
+@dataclass(frozen=True)
+class DeviceSection:
+    """How the twins' device state ages.
+
+    day_s: virtual seconds in a device's day.
+    """
+
+    day_s: Annotated[float, Gt(0)] = 86_400.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A peer-to-peer transfer-learning scenario of CT-scanner twins.
+
+    name: names the run folder, the file's name if not given; rounds: gossip rounds of every twin; topology: who can talk to whom;
+    data: which studies there are and who holds them; seed: all randomness comes from it, one is chosen if not given;
+    model: backbone and first weights; fit: how a twin fits its shard in a round; transfer: what is trained, what is shared;
+    aggregator: how heard updates are merged into the own model; codec: how a model is written into a frame; partners: which
+    neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; cloud: the optional coordinator, null for
+    none; links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
+    incidents: what happens to the world, and when; evaluate: how often models are scored; checkpoint: how often twins are saved;
+    device: how device state ages; control: also run without any exchange and report the margin; previews: pictures of slices in
+    the report, null for synthetic data only; twins_per_actor: twins that share a process, or auto; variants: named changes of
+    this scenario to compare; seeds: seeds to compare with; version: of this format.
+    """
+
+    name: Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
+    rounds: Annotated[int, Interval(ge=1, le=1_000_000)]
+    topology: Annotated[Network, Policy("topology")]
+    data: Annotated[DataSection, Policy("data", slot="source")]
+    seed: Seed
+    model: Annotated[ModelSpec, Section()] = field(default_factory=ModelSpec)
+    fit: Annotated[Recipe, Section()] = field(default_factory=Recipe)
+    transfer: Annotated[Transfer, Policy("transfer")] = field(default_factory=Default("transfer", "full"))
+    aggregator: Annotated[Aggregator, Policy("aggregator")] = field(default_factory=Default("aggregator", "weighted_mean"))
+    codec: Annotated[Codec, Policy("codec")] = field(default_factory=Default("codec", "dense"))
+    partners: Annotated[Partners, Policy("partners")] = field(default_factory=Default("partners", "all"))
+    pace: Annotated[Pace, Policy("pace")] = field(default_factory=Default("pace", "synchronous"))
+    mixing: Annotated[Mixing, Policy("mixing")] = field(default_factory=Default("mixing", "metropolis"))
+    cloud: Annotated[CloudSection, Policy("cloud", slot="coordinator")] | None = None
+    links: Annotated[Link, Section()] = field(default_factory=Link)
+    twins: dict[str, Annotated[Scanner, Section()]] = field(default_factory=dict)
+    incidents: tuple[Annotated[Incident, Policy("incident", key="kind")], ...] = ()
+    evaluate: Every = Every()
+    checkpoint: Every = Every()
+    device: DeviceSection = DeviceSection()
+    control: bool = False
+    previews: bool | None = None
+    twins_per_actor: Annotated[int, Ge(1)] | Literal["auto"] = 1
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: Annotated[tuple[Seed, ...], Len(0, 1000), AfterValidator(_distinct)] = ()
+    version: Annotated[int, Ge(1), AfterValidator(_supported), WithJsonSchema({"const": VERSION})] = VERSION
+    seed_chosen: bool = field(default=False, compare=False, metadata={"key": False})
+
+
+def schema() -> Mapping[str, Any]:
+    """Return the JSON schema of a scenario file with all policies installed here, for editors."""
+    described = form(Scenario).model_json_schema()
+    optional = {"name", "seed"}  # load() chooses them
+    described["required"] = [key for key in described["required"] if key not in optional]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, "title": "p2pftl scenario"}
