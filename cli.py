@@ -1,0 +1,4 @@
+from p2pftl.cli import main
+
+if __name__ == "__main__":
+    main()
