@@ -1,0 +1,73 @@
+"""What a twin learns, as the twin sees it: vectors in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from p2pftl.errors import P2pftlError
+from p2pftl.params import Layout, Vector
+
+Memory = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One round's learning as the gossip needs it. shared: names that travel; samples: samples x epochs of the fit."""
+
+    shared: tuple[str, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The state of the scanner when images are read: calibration offset in HU, dose relative to the stored studies."""
+
+    hu_offset: float = 0.0
+    dose: float = 1.0
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Outcome of a local fit. vector: all parameters; memory: optimiser state to keep, or None."""
+
+    vector: Vector
+    loss: float
+    samples: int
+    steps: int
+    trained: float
+    memory: Memory | None = None
+
+
+class Task(Protocol):
+    """Classification today; detection and masked images are others.
+
+    layout: tensors of the model; samples: training samples of this twin.
+    """
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    def initial(self) -> Vector:
+        """Parameters that every twin of the run starts from."""
+        ...
+
+    def work(self, round: int) -> Work:
+        """What `round` shares, and how much it computes."""
+        ...
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        """Train from `vector`. Raises FitDiverged when the result is not finite."""
+        ...
+
+    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
+        """Metrics of `vector` on "validation" or "test"; empty if the split has no samples."""
+        ...
+
+
+class FitDiverged(P2pftlError):
+    """A fit whose loss or parameters are not finite (E340). The message names no data."""

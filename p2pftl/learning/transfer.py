@@ -1,0 +1,148 @@
+"""Transfer policies: what is trained, what is shared, with which loss (ALGORITHMS.md §4). Imports no torch.
+
+An entry that is trained but not shared is private to its twin; one that is not trained stays as it is.
+Rounds count from 0. Groups are a layout's layer groups: 0 at the input, the last one is the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+
+from annotated_types import Ge, Interval, Le
+
+from p2pftl.errors import ScenarioError
+from p2pftl.params import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DECAY = 2.6  # of the learning rate per layer group (Howard and Ruder 2018)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a fit.
+
+    trained: entries that change; epochs: passes over the shard, None for the recipe's epochs or steps;
+    lr: layer group -> factor on the recipe's learning rate, 1 where absent.
+    """
+
+    trained: tuple[str, ...]
+    epochs: int | None = None
+    lr: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one twin does in one round: fit `phases` one after the other, then send the entries `shared`."""
+
+    phases: tuple[Phase, ...]
+    shared: tuple[str, ...]
+
+
+class Transfer(Protocol):
+    """What is trained, what is shared, with which loss; a policy that leaves the loss alone defines `plan` only.
+
+    fixed: True if `shared` is the same in every round.
+    """
+
+    fixed: ClassVar[bool] = True
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        """Return the lesson of `round` (from 0). Raises ScenarioError E118 if the model has too few layer groups."""
+        ...
+
+    def loss(self, task_loss: Tensor, params: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss to minimise: `params` are the trained tensors, `start` their values before the fit."""
+        return task_loss
+
+
+@dataclass(frozen=True)
+class Full(Transfer):
+    """Train everything, share everything (FedAvg, D-PSGD)."""
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        return Lesson((Phase(layout.names),), layout.names)
+
+
+@dataclass(frozen=True)
+class Head(Transfer):
+    """Linear probe: the features stay as they came, only the head is trained and shared."""
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        head = layout.of_groups(layout.depth - 1)
+        return Lesson((Phase(head),), head)
+
+
+@dataclass(frozen=True)
+class GradualUnfreezing(Transfer):
+    """Thaw one more layer group every `every` rounds, head first; lr / 2.6 per group below the head (ULMFiT)."""
+
+    every: Annotated[int, Ge(1)] = 3
+    fixed: ClassVar[bool] = False
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        head = layout.depth - 1
+        first = head - min(head, round // self.every)
+        thawed = layout.of_groups(first)
+        factors = {group: _DECAY ** (group - head) for group in range(first, head + 1)}
+        return Lesson((Phase(thawed, lr=factors),), thawed)
+
+
+@dataclass(frozen=True)
+class FedPer(Transfer):
+    """Train everything, keep the last `layers` layer groups private (Arivazhagan et al. 2019)."""
+
+    layers: Annotated[int, Ge(1)] = 1
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        if self.layers >= layout.depth:
+            problem = f"transfer.layers = {self.layers}: the model has {layout.depth} layer groups, nothing would be shared"
+            raise ScenarioError("E118", problem, fix=f"at most {layout.depth - 1}")
+        return Lesson((Phase(layout.names),), layout.of_groups(0, layout.depth - 1 - self.layers))
+
+
+@dataclass(frozen=True)
+class FedRep(Transfer):
+    """Train the private head with the body frozen, then the shared body with the head frozen (Collins et al. 2021)."""
+
+    head_epochs: Annotated[int, Interval(ge=1, le=10_000)] = 1
+    body_epochs: Annotated[int, Interval(ge=1, le=10_000)] = 1
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        head = layout.of_groups(layout.depth - 1)
+        body = layout.of_groups(0, layout.depth - 2)
+        return Lesson((Phase(head, self.head_epochs), Phase(body, self.body_epochs)), body)
+
+
+@dataclass(frozen=True)
+class FedBN(Transfer):
+    """Train everything, keep BatchNorm's weight, bias and statistics private (Li et al. 2021).
+
+    Chosen by module type, not by name; without BatchNorm in the model it is Full.
+    """
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        shared = tuple(name for name, kind in zip(layout.names, layout.kinds, strict=True) if kind == "weight")
+        return Lesson((Phase(layout.names),), shared)
+
+
+@dataclass(frozen=True)
+class FedProx(Transfer):
+    """Full, with mu/2 ||y - x||^2 added to the loss: x is the model the fit began with (Li et al. 2020, eq. 2).
+
+    mu = 0 is Full, bit for bit.
+    """
+
+    mu: Annotated[float, Ge(0), Le(1000)] = 0.01
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        return Lesson((Phase(layout.names),), layout.names)
+
+    def loss(self, task_loss: Tensor, params: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
+        if self.mu == 0:
+            return task_loss
+        distance = sum((tensor - start[name]).square().sum() for name, tensor in params.items())
+        return task_loss + self.mu / 2 * distance
