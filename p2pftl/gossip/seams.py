@@ -18,8 +18,8 @@ State = Mapping[str, float]
 class Copy:
     """A twin's shared parameters as a merge sees them.
 
-    vector: the shared elements, float32; age: local updates behind it (gossip learning);
-    mass: push-sum weight w, 1 elsewhere; the model in use is vector / mass.
+    vector: the shared elements as the model uses them, float32; age: local updates behind it (gossip learning);
+    mass: push-sum weight w, 1 elsewhere.
     """
 
     vector: Vector

@@ -1,0 +1,128 @@
+"""The cloud: an optional coordinator, a participant without a shard. The twins go on without it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from p2pftl import events as facts
+from p2pftl.agenda import Agenda, Kind, Parcel, Step
+from p2pftl.cloud.seams import Coordinator, Upload
+from p2pftl.errors import CheckpointError, FrameRefused
+from p2pftl.exchange import dispatch, order, receive
+from p2pftl.gossip.frames import Expectation, Header, digest
+from p2pftl.gossip.mailbox import Mailbox, Update
+from p2pftl.params import Layout
+from p2pftl.terms import Terms
+from p2pftl.world.topology import CLOUD
+from p2pftl.world.world import World
+
+
+class Cloud:
+    """Collects uploads and answers whom it heard: when all twins came, at the latest `deadline` after the first upload."""
+
+    def __init__(self, coordinator: Coordinator, terms: Terms, world: World, layout: Layout) -> None:
+        assert terms.cloud is not None
+        self.name = CLOUD
+        self.coordinator = coordinator
+        self.terms = terms
+        self.cloud = terms.cloud
+        self.world = world
+        self.layout = layout
+        self.agenda = Agenda()
+        self.mailbox = Mailbox(Expectation(terms.run, CLOUD, frozenset(terms.everyone), type(terms.codec).__name__, layout), terms.codec)
+        self.uploads: dict[str, Update] = {}
+        self.incarnation = 1
+        self.completed = 0
+        self.seq = 0
+        self._events: list[facts.Event] = []
+        self._parcels: list[Parcel] = []
+
+    def begin(self, at: float = 0.0) -> Step:
+        if self.incarnation > 1:
+            self._events.append(facts.Revived(t=at, twin=CLOUD, incarnation=self.incarnation, round=self.completed))
+        return self._step(round_done=True)
+
+    def post(self, parcel: Parcel) -> None:
+        for arrival in parcel.arrives:
+            self.agenda.add(arrival, Kind.FRAME, parcel, source=parcel.sender, order=parcel.order)
+
+    def advance(self, until: float) -> Step:
+        completed = self.completed
+        while self.agenda.next() < until and self.completed == completed:
+            t, kind, what = self.agenda.take()
+            if kind is Kind.FRAME:
+                self._hear(t, what)
+                continue
+            back = self.world.back(CLOUD, t)
+            if back is None:
+                self._answer(t, what)
+            elif math.isfinite(back):
+                self.agenda.add(back, kind, what)
+        return self._step(round_done=self.completed > completed)
+
+    def snapshot(self) -> bytes:
+        """The cloud keeps no model between rounds: its round number and what it knows of the twins' incarnations."""
+        body: bytes = msgpack.packb([self.completed, self.mailbox.incarnations])
+        return hashlib.sha256(body).digest() + body
+
+    def restore(self, saved: bytes, incarnation: int) -> None:
+        """Take over a saved state. Raises CheckpointError E502 when it is damaged."""
+        if hashlib.sha256(saved[32:]).digest() != saved[:32]:
+            raise CheckpointError("E502", "the cloud's saved state is damaged", fix="run the scenario again")
+        self.completed, self.mailbox.incarnations = msgpack.unpackb(saved[32:])
+        self.incarnation = incarnation
+
+    def _hear(self, t: float, parcel: Parcel) -> None:
+        fact, update = receive(self.mailbox, parcel, t, _only_uploads, self.completed)
+        self._events.append(fact)
+        if update is None:
+            return
+        if not self.uploads:
+            self.agenda.add(t + self.cloud.deadline, Kind.CLOSE, self.completed)
+        self.uploads[update.header.sender] = update
+        if len(self.uploads) == len(self.terms.everyone):
+            self._answer(t, self.completed)
+
+    def _answer(self, t: float, round: int) -> None:
+        if round != self.completed or not self.uploads:
+            return
+        uploads = {name: Upload(u.part, u.header.ranges, u.header.samples) for name, u in self.uploads.items()}
+        answers = self.coordinator.answer(uploads, self.layout.size)
+        samples = sum(upload.samples for upload in uploads.values())
+        self._events.append(facts.CloudMerged(t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=samples))
+        for name in sorted(answers):
+            self._send(t, name, self.uploads[name], self.terms.codec.encode(answers[name]))
+        self.uploads = {}
+        self.completed += 1
+
+    def _send(self, t: float, receiver: str, upload: Update, payload: npt.NDArray[np.uint8]) -> None:
+        self.seq += 1
+        header = Header(
+            run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
+            round=upload.header.round, seq=self.seq, codec=type(self.terms.codec).__name__, layout=self.layout.digest,
+            ranges=upload.header.ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
+            sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), sha256=digest(payload),
+        )  # fmt: skip
+        fact, parcel = dispatch(self.world, header, payload)
+        self._events.append(fact)
+        if parcel is not None:
+            self._parcels.append(parcel)
+
+    def _step(self, *, round_done: bool) -> Step:
+        upcoming = self.agenda.next()
+        step = Step(
+            name=CLOUD, events=tuple(self._events), parcels=tuple(self._parcels), next=upcoming,
+            sends=upcoming, reacts=0.0, round_done=round_done, done=False,
+        )  # fmt: skip
+        self._events, self._parcels = [], []
+        return step
+
+
+def _only_uploads(update: Update) -> None:
+    if update.header.kind != "upload":
+        raise FrameRefused("E412", "only uploads are for the cloud")

@@ -1,0 +1,186 @@
+"""Frames: what crosses a link. A closed-schema msgpack header, then the tensor bytes. No pickle, no class names.
+
+    b"P2PF" | version u8 | header length u16 | payload length u64 | header | payload
+
+Every check happens before anything is believed: sizes before reading, the header's schema before its
+values, the hash before the numbers, the numbers before the merge. A frame that fails raises FrameRefused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from p2pftl.errors import FrameRefused
+from p2pftl.params import Layout, Ranges, length
+
+MAGIC = b"P2PF"
+VERSION = 1
+PREFIX = struct.Struct(">4sBHQ")
+HEADER_CAP = 4096
+KINDS = ("update", "upload", "answer")
+LARGEST = 1e12
+"""Above every age, mass and virtual time that a run can reach, and far below where their sums overflow."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a frame says about itself.
+
+    run: id of the run; kind: "update" (twin to twin), "upload" (twin to cloud), "answer" (cloud to twin);
+    seq: number of the frame at its sender's incarnation; layout: Layout.digest; ranges: element ranges of
+    the flat vector that travel; samples: the sender's training samples; age, mass: see gossip.seams.Copy;
+    degree: the sender's partners this round; closes: virtual time until which the sender waits for this
+    round; met: last round in which the sender merged what it had from the receiver, else -1; sent_at: virtual
+    seconds; answers: order of the upload an answer belongs to, else -1.
+    """
+
+    run: str
+    kind: str
+    sender: str
+    incarnation: int
+    receiver: str
+    round: int
+    seq: int
+    codec: str
+    layout: str
+    ranges: Ranges
+    samples: int
+    age: float
+    mass: float
+    degree: int
+    closes: float
+    met: int
+    sent_at: float
+    answers: int
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a receiver is ready to accept."""
+
+    run: str
+    me: str
+    peers: frozenset[str]
+    codec: str
+    layout: Layout
+
+
+def seal(header: Header, payload: npt.NDArray[np.uint8]) -> bytes:
+    """Return prefix and header for `payload`. `header.sha256` must be digest(payload)."""
+    body: bytes = msgpack.packb({f.name: getattr(header, f.name) for f in fields(Header)}, use_bin_type=True)
+    if len(body) > HEADER_CAP:
+        raise FrameRefused("E404", f"header of {len(body)} bytes, at most {HEADER_CAP}")
+    return PREFIX.pack(MAGIC, VERSION, len(body), payload.nbytes) + body
+
+
+def digest(payload: npt.NDArray[np.uint8]) -> bytes:
+    """SHA-256 of the payload bytes."""
+    return hashlib.sha256(payload.data).digest()
+
+
+def unseal(head: bytes, payload: memoryview, expected: Expectation) -> Header:
+    """Return the checked header of a frame addressed to `expected.me`.
+
+    Raises FrameRefused: E401 short, E402 not a frame, E403 version, E404 too long, E405 unknown sender,
+    E406 hash, E410 other run or receiver, E412 header schema, E413 tensors, E414 size, E417 samples.
+    """
+    header = _parse(head, payload, 8 * expected.layout.size + HEADER_CAP)
+    if header.run != expected.run or header.receiver != expected.me:
+        raise FrameRefused("E410", "addressed to another run or receiver")
+    if header.sender not in expected.peers:
+        raise FrameRefused("E405", "sender is not a peer")
+    if header.codec != expected.codec:
+        raise FrameRefused("E414", "another codec")
+    if header.layout != expected.layout.digest:
+        raise FrameRefused("E413", "tensors of another model")
+    _check_ranges(header.ranges, expected.layout.size)
+    if hashlib.sha256(payload).digest() != header.sha256:
+        raise FrameRefused("E406", "payload does not match its hash")
+    return header
+
+
+def finite(vector: npt.NDArray[np.float32]) -> None:
+    """Raise FrameRefused E415 unless every element is finite."""
+    if not np.isfinite(vector).all():
+        raise FrameRefused("E415", "not a finite number among the values")
+
+
+def _parse(head: bytes, payload: memoryview, payload_cap: int) -> Header:
+    if len(head) < PREFIX.size:
+        raise FrameRefused("E401", f"{len(head)} bytes, at least {PREFIX.size}")
+    magic, version, header_length, payload_length = PREFIX.unpack_from(head)
+    if magic != MAGIC:
+        raise FrameRefused("E402", "not a frame")
+    if version != VERSION:
+        raise FrameRefused("E403", f"version {version}, this is {VERSION}")
+    if header_length > HEADER_CAP or payload_length > payload_cap:
+        raise FrameRefused("E404", "longer than this model's frames can be")
+    if len(head) != PREFIX.size + header_length or payload.nbytes != payload_length:
+        raise FrameRefused("E401", "shorter or longer than it says")
+    return _typed(_unpack(head[PREFIX.size :]))
+
+
+def _unpack(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = msgpack.unpackb(
+            body, raw=False, use_list=False, strict_map_key=True, object_pairs_hook=_unique,
+            max_str_len=128, max_bin_len=64, max_array_len=HEADER_CAP, max_map_len=32, max_ext_len=0,
+        )  # fmt: skip
+    except FrameRefused:
+        raise
+    except Exception as error:
+        raise FrameRefused("E412", "header is not valid msgpack") from error
+    if not isinstance(found, dict):
+        raise FrameRefused("E412", "header is not a map")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise FrameRefused("E412", "duplicate key in the header")
+    return found
+
+
+def _typed(found: Mapping[str, Any]) -> Header:
+    if set(found) != {f.name for f in fields(Header)}:
+        raise FrameRefused("E412", "unknown or missing key in the header")
+    for field in fields(Header):
+        value = found[field.name]
+        kind = {"str": str, "int": int, "float": float, "bytes": bytes, "Ranges": tuple}[str(field.type)]
+        if type(value) is not kind or (isinstance(value, float) and not _plausible(field.name, value)):
+            raise FrameRefused("E412", f"header key {field.name} has an impossible value")
+    header = Header(**found)
+    natural = (header.round, header.seq, header.incarnation, header.degree, header.met + 1, header.answers + 1)
+    if header.kind not in KINDS or min(natural) < 0:
+        raise FrameRefused("E412", "impossible value in the header")
+    if not 1 <= header.samples <= 10**9:
+        raise FrameRefused("E417", "impossible number of samples")
+    return header
+
+
+def _plausible(name: str, value: float) -> bool:
+    return 0 <= value <= LARGEST or (name == "closes" and value == math.inf)
+
+
+def _check_ranges(ranges: Ranges, size: int) -> None:
+    at = 0
+    for pair in ranges:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(type(edge) is int for edge in pair)):
+            raise FrameRefused("E413", "tensor ranges are malformed")
+        start, stop = pair
+        if not at <= start < stop <= size:
+            raise FrameRefused("E413", "tensor ranges overlap or leave the model")
+        at = stop
+    if length(ranges) == 0:
+        raise FrameRefused("E413", "no tensors")

@@ -1,0 +1,399 @@
+"""A twin: the digital twin of one scanner. A pure state machine that owns a small agenda.
+
+    wake -> fit -> send to partners (and, every so often, to the cloud) -> wait as the pace says -> merge -> wake
+
+`post(parcel)` puts a frame on the agenda, `advance(until)` runs the agenda up to a virtual time and answers
+with a Step. No I/O, no clock, no Ray: links and outages are the world's, carrying is the swarm's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from p2pftl import events as facts
+from p2pftl.agenda import Agenda, Kind, Parcel, Step
+from p2pftl.errors import FrameRefused
+from p2pftl.exchange import dispatch, order, partners, receive
+from p2pftl.gossip.frames import Expectation, Header, digest
+from p2pftl.gossip.mailbox import Mailbox, Update, newest
+from p2pftl.gossip.seams import Copy, Heard
+from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Task
+from p2pftl.params import Ranges, Vector, gather, scatter
+from p2pftl.state import TwinState
+from p2pftl.terms import Terms
+from p2pftl.world.topology import CLOUD
+from p2pftl.world.world import World
+
+
+@dataclass
+class Round:
+    """The round a twin is in, from sending to merging.
+
+    sent: whether fit and sending are behind it; expected: senders whose frame counts; reached: receiver -> arrival of our frame there;
+    closes: when gossip ends at the latest; cloud_until: when waiting for the cloud ends; upload: order of its frame.
+    """
+
+    number: int
+    degree: int
+    directed: bool
+    sent: bool = False
+    expected: frozenset[str] = frozenset()
+    reached: Mapping[str, float] = field(default_factory=dict)
+    closes: float = 0.0
+    cloud_until: float = -math.inf
+    upload: int = -1
+    answer: Update | None = None
+    bytes_sent: int = 0
+
+
+class Twin:
+    """Composes a task (what is learnt), terms (how gossip goes) and the world (links, outages, drift).
+
+    speed: compute speed relative to the nominal scanner; about: what TwinReady tells of the shard and scanner.
+    """
+
+    def __init__(
+        self, name: str, task: Task, terms: Terms, world: World, *, speed: float = 1.0, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.name = name
+        self.task = task
+        self.terms = terms
+        self.world = world
+        self.speed = speed
+        self.about = dict(about or {})
+        self.agenda = Agenda()
+        self.vector = task.initial()
+        self.own = Copy(np.empty(0, np.float32))
+        self.shared: Ranges = ()
+        self.memory: Memory | None = None
+        self.incarnation = 1
+        self.completed = 0
+        self.seq = 0
+        self.met: dict[str, int] = {}
+        self.current: Round | None = None
+        self.learnt: Learnt | FitDiverged | None = None
+        self.retired = False
+        peers = frozenset(terms.everyone) - {name} | ({CLOUD} if terms.cloud else set())
+        self.mailbox = Mailbox(Expectation(terms.run, name, peers, type(terms.codec).__name__, task.layout), terms.codec)
+        self.least_fit = self._seconds(task.work(0).samples)
+        self._events: list[facts.Event] = []
+        self._parcels: list[Parcel] = []
+
+    # ------------------------------------------------------------------ what the swarm calls
+
+    def begin(self, at: float = 0.0) -> Step:
+        """Announce itself at `at` and wake then. A revived twin goes on after its last completed round."""
+        if self.incarnation > 1:
+            self._events.append(facts.Revived(t=at, twin=self.name, incarnation=self.incarnation, round=self.completed))
+        else:
+            self._events.append(facts.TwinReady(t=at, twin=self.name, incarnation=1, **self.about))
+        self.agenda.add(at, Kind.WAKE)
+        return self._step(round_done=True)
+
+    def post(self, parcel: Parcel) -> None:
+        """Put a frame on the agenda at each of its arrivals."""
+        for arrival in parcel.arrives:
+            self.agenda.add(arrival, Kind.FRAME, parcel, source=parcel.sender, order=parcel.order)
+
+    def advance(self, until: float) -> Step:
+        """Process events before `until`, at most to the end of one round."""
+        completed = self.completed
+        while self.agenda.next() < until and self.completed == completed:
+            t, kind, what = self.agenda.take()
+            if kind is Kind.FRAME:
+                self._hear(t, what)
+            elif self.retired:
+                continue
+            elif (back := self.world.back(self.name, t)) is not None:
+                self._pause(t, back, kind, what)
+            elif kind is Kind.FITTED:
+                self._send(t)
+            elif kind is Kind.WAKE:
+                self._wake(t)
+            elif self.current is not None and self.current.number == what:
+                self._close_if_ready(t)
+        return self._step(round_done=self.completed > completed)
+
+    def snapshot(self) -> bytes:
+        """Everything a later incarnation needs: parameters, optimiser state, round, what it knew of its peers."""
+        return TwinState(
+            self.incarnation, self.completed, self.vector, self.own, self.shared, self.memory, self.mailbox.incarnations
+        ).packed()  # fmt: skip
+
+    def restore(self, saved: bytes, incarnation: int) -> None:
+        """Take over a saved state as `incarnation`. Raises CheckpointError E502, E505."""
+        state = TwinState.unpacked(saved)
+        self.incarnation, self.completed, self.vector = incarnation, state.completed, state.vector
+        self.own, self.shared, self.memory = state.own, state.shared, state.memory
+        self.mailbox.incarnations.update(state.incarnations)
+
+    # ------------------------------------------------------------------ a round
+
+    def _wake(self, t: float) -> None:
+        number = self._next_round()
+        if number >= self.terms.rounds:
+            self._retire(t)
+            return
+        work = self.task.work(number)
+        until = t + max(self.least_fit, self._seconds(work.samples) * self.world.slowdown(self.name, t))
+        self._align(self.task.layout.ranges(work.shared))
+        self.current = Round(number, 0, False)
+        self._note(facts.FitStarted(t=t, twin=self.name, round=number, until=until))
+        try:
+            self.learnt = self.task.fit(self.vector, number, self._scene(t), self.memory)
+        except FitDiverged as error:
+            self.learnt = error
+        self.agenda.add(until, Kind.FITTED)
+
+    def _send(self, t: float) -> None:
+        current = self._round()
+        self._learn(t)
+        receivers, senders, current.directed = partners(self.world.topology, self.terms, self.name, current.number)
+        current.degree = len(receivers)
+        current.closes = self.terms.pace.closes(t, all_came=not (receivers or senders))
+        if receivers:
+            current.reached = self._gossip(t, receivers)
+        current.expected = frozenset(sender for sender in senders if current.directed or sender in current.reached)
+        if self.terms.cloud and (current.number + 1) % self.terms.cloud.every == 0:
+            self._upload(t)
+        current.sent = True
+        for deadline in (current.closes, current.cloud_until):
+            if deadline > t:
+                self.agenda.add(deadline, Kind.CLOSE, current.number)
+        self._close_if_ready(t)
+
+    def _learn(self, t: float) -> None:
+        number, learnt, self.learnt = self._round().number, self.learnt, None
+        if isinstance(learnt, FitDiverged):
+            self._note(facts.FitRejected(t=t, twin=self.name, round=number, reason=learnt.problem))
+            return
+        assert learnt is not None
+        self.vector, self.memory = learnt.vector, learnt.memory
+        self.own = replace(self.own, vector=gather(self.vector, self.shared), age=self.own.age + learnt.steps)
+        fitted = facts.Fitted(
+            t=t, twin=self.name, round=number, loss=learnt.loss, samples=learnt.samples, steps=learnt.steps, trained=learnt.trained
+        )  # fmt: skip
+        self._note(fitted)
+
+    def _gossip(self, t: float, receivers: tuple[str, ...]) -> dict[str, float]:
+        """Send own copy to `receivers`; return receiver -> arrival of the frames that are not lost."""
+        sent, _ = self.terms.aggregator.share(self.own, len(receivers), 0)
+        payload = self.terms.codec.encode(sent.vector)
+        header = self._header("update", t, payload=digest(payload), age=sent.age, mass=sent.mass)
+        reached: dict[str, float] = {}
+        for receiver in receivers:
+            arrives = self._dispatch(replace(header, receiver=receiver, met=self.met.get(receiver, -1), seq=self._number()), payload)
+            if arrives is not None:
+                reached[receiver] = arrives
+        _, self.own = self.terms.aggregator.share(self.own, len(receivers), len(receivers) - len(reached))
+        return reached
+
+    def _upload(self, t: float) -> None:
+        current, cloud = self._round(), self.terms.cloud
+        assert cloud is not None
+        payload = self.terms.codec.encode(gather(self.vector, self.shared))
+        header = self._header("upload", t, payload=digest(payload), age=self.own.age, mass=1.0)
+        seq = self._number()
+        current.upload = order(self.incarnation, seq)
+        if self._dispatch(replace(header, receiver=CLOUD, seq=seq), payload) is not None:
+            current.cloud_until = t + cloud.wait
+        else:
+            self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
+
+    def _hear(self, t: float, parcel: Parcel) -> None:
+        fact, update = receive(self.mailbox, parcel, t, self._in_time, self.completed)
+        self._note(fact)
+        if update is None:
+            return
+        if update.header.kind == "answer":
+            self._round().answer = update
+        else:
+            self.mailbox.waiting.append(update)
+        self._close_if_ready(t, heard=True)
+
+    def _in_time(self, update: Update) -> None:
+        header, current = update.header, self.current
+        if header.kind == "answer":
+            if current is None or current.upload != header.answers or update.arrived > current.cloud_until:
+                raise FrameRefused("E409", "the cloud's answer came too late")
+            return
+        if self.retired or header.round >= self.terms.rounds:
+            raise FrameRefused("E409", "no round left to merge it in")
+        if header.kind != "update":
+            raise FrameRefused("E412", "an upload is for the cloud")
+        if self.terms.pace.lockstep and not self.terms.aggregator.whole and header.round < self.completed:
+            raise FrameRefused("E409", "its round is over")
+
+    def _close_if_ready(self, t: float, *, heard: bool = False) -> None:
+        """Merge once gossip and the cloud are both in, or both overdue. Having `heard` at a deadline is not past it: more may come."""
+        current = self.current
+        if current is None or not current.sent:
+            return
+        late = math.nextafter(t, -math.inf) if heard else t
+        gossip = late >= current.closes or current.expected <= self._settled(current.number)
+        cloud = late >= current.cloud_until or current.answer is not None
+        if gossip and cloud:
+            self._merge(t)
+
+    def _settled(self, number: int) -> set[str]:
+        """Peers whose frame of round `number` came, or that went past it without ours, so that it need not be waited for.
+
+        Who is past it and did merge ours is still waited for: its frame was overtaken, and the edge counts at the other end.
+        """
+        headers = [update.header for update in self.mailbox.waiting]
+        return {header.sender for header in headers if header.round == number or header.met < number < header.round}
+
+    def _merge(self, t: float) -> None:
+        current = self._round()
+        updates = self.mailbox.take(self._usable)
+        heard = self._weighed(updates, t)
+        weights: dict[str, float] = {}
+        if heard:
+            self.own, weights = self.terms.aggregator.merge(self.own, heard)
+            self.met.update(dict.fromkeys(weights, current.number))
+        if current.answer is not None:
+            self.own = replace(self.own, vector=self._aligned(current.answer))
+            weights = {CLOUD: 1.0}
+        elif current.cloud_until > -math.inf:
+            self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
+        self.vector = scatter(self.vector, self.shared, self.own.vector)
+        ages = [t - current.answer.header.sent_at] if current.answer else [update.staleness for update in heard]
+        stale = sum(ages) / len(ages) if ages else 0.0
+        missing = tuple(sorted(current.expected - weights.keys())) if current.answer is None else ()
+        self._note(facts.Merged(t=t, twin=self.name, round=current.number, weights=weights, staleness=stale, missing=missing))
+        self._finish_round(t, len(heard))
+
+    def _finish_round(self, t: float, heard: int) -> None:
+        current = self._round()
+        last = current.number + 1 >= self.terms.rounds
+        if last or (current.number + 1) % self.terms.evaluate == 0:
+            for split in ("validation", "test"):
+                metrics = self.task.score(self.vector, split, self._scene(t) if split == "validation" else Scene())
+                if metrics:
+                    self._note(facts.Scored(t=t, twin=self.name, round=current.number, split=split, metrics=metrics))
+        self._note(facts.RoundDone(t=t, twin=self.name, round=current.number, bytes_sent=current.bytes_sent, heard=heard))
+        self.completed = current.number + 1
+        self.current = None
+        self.agenda.add(t, Kind.WAKE)
+
+    # ------------------------------------------------------------------ merging, in detail
+
+    def _usable(self, update: Update) -> bool:
+        """Which waiting updates leave the mailbox now: in lockstep a later round's wait for their round."""
+        return self.terms.aggregator.whole or not self.terms.pace.lockstep or update.header.round <= self._round().number
+
+    def _weighed(self, updates: list[Update], t: float) -> list[Heard]:
+        current, terms = self._round(), self.terms
+        if not terms.aggregator.whole:
+            updates = newest(updates)
+            if terms.pace.lockstep:
+                updates = [update for update in updates if self._both_in_time(update)]
+        heard = []
+        for update in updates:
+            header = update.header
+            factor = 1.0 if terms.aggregator.whole else terms.pace.discount(current.number - header.round)
+            if factor == 0.0:
+                continue
+            symmetric = terms.mixing.weight(max(current.degree, 1), max(header.degree, 1))
+            weight = 1.0 / (1 + len(updates)) if current.directed else symmetric
+            copy = Copy(self._aligned(update), header.age, header.mass)
+            heard.append(Heard(header.sender, header.round, copy, factor * weight, header.samples, t - header.sent_at))
+        return heard
+
+    def _both_in_time(self, update: Update) -> bool:
+        """An edge is active when both its frames arrived before the receiver's deadline: both ends can tell, so W stays symmetric."""
+        header, current = update.header, self._round()
+        if header.round != current.number or update.arrived > current.closes or header.sender not in current.expected:
+            return False
+        return current.directed or current.reached[header.sender] <= header.closes
+
+    def _aligned(self, update: Update) -> Vector:
+        """What an update says about our shared elements; elements it does not carry fall back to our own."""
+        if update.header.ranges == self.shared:
+            return update.part
+        return gather(scatter(self.vector, update.header.ranges, update.part), self.shared)
+
+    def _align(self, ranges: Ranges) -> None:
+        if ranges != self.shared:
+            self.own = replace(self.own, vector=gather(self.vector, ranges))
+            self.shared = ranges
+
+    # ------------------------------------------------------------------ small things
+
+    def _dispatch(self, header: Header, payload: npt.NDArray[np.uint8]) -> float | None:
+        """Put one frame on its way; return its arrival, None if the world loses it."""
+        fact, parcel = dispatch(self.world, header, payload)
+        self._round().bytes_sent += fact.bytes
+        self._note(fact)
+        if parcel is not None:
+            self._parcels.append(parcel)
+        return fact.arrives
+
+    def _header(self, kind: str, t: float, *, payload: bytes, age: float, mass: float) -> Header:
+        current = self._round()
+        return Header(
+            run=self.terms.run, kind=kind, sender=self.name, incarnation=self.incarnation, receiver="", round=current.number,
+            seq=0, codec=type(self.terms.codec).__name__, layout=self.task.layout.digest, ranges=self.shared,
+            samples=max(1, self.task.samples), age=float(age), mass=float(mass), degree=current.degree,
+            closes=float(current.closes), met=-1, sent_at=float(t), answers=-1, sha256=payload,
+        )  # fmt: skip
+
+    def _next_round(self) -> int:
+        """The round after the last completed one; in lockstep a twin that was away joins the round its peers are in."""
+        if not self.terms.pace.lockstep:
+            return self.completed
+        return max([self.completed, *(update.header.round for update in self.mailbox.waiting)])
+
+    def _pause(self, t: float, back: float, kind: Kind, what: Any) -> None:
+        if math.isinf(back):
+            self._retire(t)
+        else:
+            self.agenda.add(back, kind, what)
+
+    def _retire(self, t: float) -> None:
+        self.retired = True
+        self.current = self.learnt = None
+        model = hashlib.sha256(self.vector.tobytes()).hexdigest()[:16]
+        self._note(facts.TwinDone(t=t, twin=self.name, rounds=self.completed, model=model))
+
+    def _step(self, *, round_done: bool) -> Step:
+        waiting_last = self.current is not None and self.current.sent and self.current.number + 1 >= self.terms.rounds
+        quiet = self.retired or waiting_last
+        hearing_hastens = self.terms.pace.lockstep or self.terms.cloud is not None
+        upcoming = self.agenda.next()
+        step = Step(
+            name=self.name,
+            events=tuple(self._events),
+            parcels=tuple(self._parcels),
+            next=upcoming,
+            sends=math.inf if quiet else min(self.agenda.first(Kind.FITTED), upcoming + self.least_fit),
+            reacts=math.inf if quiet or not hearing_hastens else self.least_fit,
+            round_done=round_done,
+            done=self.retired,
+        )
+        self._events, self._parcels = [], []
+        return step
+
+    def _round(self) -> Round:
+        assert self.current is not None
+        return self.current
+
+    def _number(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def _scene(self, t: float) -> Scene:
+        return Scene(self.world.hu_offset(self.name, t), self.world.dose(self.name, t))
+
+    def _seconds(self, samples: int) -> float:
+        return max(samples * self.terms.seconds_per_sample / self.speed, 1e-6)
+
+    def _note(self, event: facts.Event) -> None:
+        self._events.append(event)

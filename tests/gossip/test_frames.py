@@ -1,0 +1,260 @@
+"""A frame is believed after every check, refused by the code of TRUST.md section 8 (M), and nothing but FrameRefused ever escapes."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+import tracemalloc
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from p2pftl.errors import FrameRefused
+from p2pftl.gossip.frames import HEADER_CAP, PREFIX, Header, digest, finite, seal, unseal
+from tests.gossip.mail import EXPECTED, PART, WHOLE, altered, frame, header, mailbox, wrapped
+from tests.toys import LAYOUT
+
+HEAD, PAYLOAD = frame()
+SIZE = PAYLOAD.nbytes
+BODY = HEAD[PREFIX.size :]
+
+
+def code(head: bytes, payload: memoryview | bytes = PAYLOAD) -> str:
+    """The code a frame is refused by, "" if it is accepted."""
+    try:
+        mailbox().open(head, memoryview(payload), 5.0)
+    except FrameRefused as refusal:
+        return refusal.code
+    return ""
+
+
+def with_(**changes: Any) -> str:
+    return code(*altered(lambda plain: {**plain, **changes}))
+
+
+def test_a_good_frame_says_what_was_sent() -> None:
+    assert unseal(HEAD, PAYLOAD, EXPECTED) == header()
+    assert (mailbox().open(HEAD, PAYLOAD, 5.0).part == PART).all()
+
+
+def test_short_cut_and_lengthened_frames_are_e401() -> None:
+    for end in range(len(HEAD)):
+        assert code(HEAD[:end]) == "E401"
+    assert code(b"") == "E401"
+    assert code(HEAD + b"\0") == "E401"
+    assert code(HEAD, bytes(PAYLOAD)[:-1]) == "E401"
+    assert code(HEAD, bytes(PAYLOAD) + b"\0") == "E401"
+
+
+def test_anything_but_our_magic_is_e402_pickle_too() -> None:
+    assert code(b"P2PG" + HEAD[4:]) == "E402"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert code(pickle.dumps([PART] * 3, protocol)) == "E402"
+
+
+def test_another_version_is_e403() -> None:
+    assert code(wrapped(BODY, SIZE, version=2)) == "E403"
+    assert code(wrapped(BODY, SIZE, version=0)) == "E403"
+
+
+def test_what_claims_to_be_too_long_is_e404_before_it_is_read() -> None:
+    assert code(wrapped(BODY, SIZE, said=HEADER_CAP + 1)) == "E404"
+    assert code(wrapped(BODY, 2**63)) == "E404"
+    with pytest.raises(FrameRefused, match="E404"):
+        seal(header(run="r" * 5000), np.zeros(0, np.uint8))
+
+
+def test_an_unknown_sender_is_e405_also_oneself() -> None:
+    assert with_(sender="ct-09") == with_(sender="ct-01") == with_(sender="") == "E405"
+
+
+def test_one_flipped_bit_of_the_payload_is_e406() -> None:
+    for bit in range(0, 8 * SIZE, 5):
+        flipped = bytearray(PAYLOAD)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert code(HEAD, bytes(flipped)) == "E406"
+    assert with_(sha256=b"") == with_(sha256=bytes(32)) == "E406"
+
+
+def test_another_run_or_receiver_is_e410() -> None:
+    assert with_(run="other") == with_(receiver="ct-03") == "E410"
+
+
+@pytest.mark.parametrize("key", list(Header.__dataclass_fields__))
+def test_a_missing_key_and_one_of_another_type_are_e412(key: str) -> None:
+    assert code(*altered(lambda plain: {name: value for name, value in plain.items() if name != key})) == "E412"
+    for wrong in (None, True, {"a": 1}, [None], "1" if key not in ("run", "kind", "sender", "receiver", "codec", "layout") else 1):
+        assert with_(**{key: wrong}) in {"E412", "E413"}
+
+
+def test_an_unknown_key_and_a_key_that_is_no_text_are_e412() -> None:
+    assert with_(extra=1) == "E412"
+    assert code(*altered(lambda plain: {1: 2, **plain})) == "E412"
+    assert code(*altered(lambda plain: {b"run": 2, **plain})) == "E412"
+
+
+def test_a_duplicate_key_is_e412() -> None:
+    pairs = msgpack.unpackb(BODY, object_pairs_hook=list)
+    packer = msgpack.Packer()
+    doubled = packer.pack_map_header(len(pairs) + 1) + b"".join(packer.pack(item) for pair in (*pairs, pairs[0]) for item in pair)
+    assert code(wrapped(doubled, SIZE)) == "E412"
+    assert code(wrapped(packer.pack_map_header(len(pairs)) + b"".join(packer.pack(i) for p in pairs for i in p), SIZE)) == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        BODY + b"\0",
+        BODY[:-1],
+        msgpack.packb([1, 2]),
+        msgpack.packb("text"),
+        msgpack.packb(None),
+        msgpack.packb({"run": msgpack.ExtType(5, b"x")}),
+        msgpack.packb({"run": msgpack.Timestamp(1)}),
+        b"\x91" * 3000 + b"\xc0",
+        b"\x81\xa1a" * 1300 + b"\xc0",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xffaaaa",
+        b"\x81\xa1\xff\x00",
+        msgpack.packb({"run": "r" * 200}),
+        pickle.dumps({"run": 1}),
+    ],
+)
+def test_a_header_that_is_not_one_map_of_plain_values_is_e412(body: bytes) -> None:
+    assert code(wrapped(body, SIZE)) == "E412"
+
+
+def test_impossible_values_are_e412() -> None:
+    assert with_(kind="order") == with_(round=-1) == with_(seq=-1) == with_(incarnation=-1) == with_(degree=-1) == "E412"
+    assert with_(met=-2) == with_(answers=-2) == "E412"
+    for name in ("age", "mass", "sent_at", "closes"):
+        assert with_(**{name: -1.0}) == with_(**{name: math.nan}) == with_(**{name: -math.inf}) == with_(**{name: 1e300}) == "E412"
+    assert with_(age=math.inf) == with_(mass=math.inf) == with_(sent_at=math.inf) == "E412"
+    assert with_(closes=math.inf) == ""
+
+
+def test_other_tensors_are_e413() -> None:
+    n = LAYOUT.size
+    assert with_(layout="0" * 16) == "E413"
+    for ranges in (
+        (),
+        ((0, n + 1),),
+        ((-1, n),),
+        ((3, 3),),
+        ((5, 2),),
+        ((0, 4), (3, n)),
+        ((4, n), (0, 4)),
+        (0, n),
+        ((0, 1, 2),),
+        ((0.0, 4.0),),
+    ):
+        assert with_(ranges=ranges) == "E413"
+
+
+def test_another_codec_or_payload_size_is_e414() -> None:
+    assert with_(codec="Half") == "E414"
+    assert with_(ranges=((0, 3),)) == with_(ranges=((0, LAYOUT.size - 1),)) == "E414"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_e415(bad: float) -> None:
+    part = PART.copy()
+    part[5] = bad
+    assert code(*frame(part)) == "E415"
+    with pytest.raises(FrameRefused, match="E415"):
+        finite(part)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 10**18])
+def test_an_impossible_number_of_samples_is_e417(samples: int) -> None:
+    assert with_(samples=samples) == "E417"
+
+
+def test_part_of_the_tensors_can_travel() -> None:
+    part = PART[2:7]
+    assert unseal(*frame(part, ranges=((2, 4), (6, 9))), EXPECTED).ranges == ((2, 4), (6, 9))
+
+
+def test_refusals_tell_nothing_of_what_was_sent() -> None:
+    secret = "PATIENT-0815"
+    for head, payload in (
+        altered(lambda plain: {**plain, "sender": secret}),
+        altered(lambda plain: {**plain, secret: 1}),
+        (secret.encode() * 4, PAYLOAD),
+    ):
+        with pytest.raises(FrameRefused) as caught:
+            unseal(head, memoryview(payload), EXPECTED)
+        assert secret not in str(caught.value)
+
+
+chunks = st.binary(max_size=40)
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=9) | st.binary(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(at=st.integers(0, len(HEAD) - 1), cut=st.integers(0, 12), put=chunks)
+@example(at=0, cut=0, put=b"")
+def test_heads_with_bytes_changed_anywhere_are_accepted_or_refused_nothing_else(at: int, cut: int, put: bytes) -> None:
+    code(HEAD[:at] + put + HEAD[at + cut :])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    body=chunks
+    | st.dictionaries(st.text(max_size=9) | st.sampled_from(list(Header.__dataclass_fields__)), plain_values, max_size=20).map(
+        msgpack.packb
+    )
+)
+def test_any_header_bytes_are_refused(body: bytes) -> None:
+    assert code(wrapped(body, SIZE)) in {"E404", "E412"}
+
+
+@settings(deadline=None, max_examples=300)
+@given(key=st.sampled_from(list(Header.__dataclass_fields__)), value=plain_values)
+def test_any_value_of_any_key_is_accepted_or_refused_nothing_else(key: str, value: Any) -> None:
+    with_(**{key: value})
+
+
+@settings(deadline=None, max_examples=100)
+@given(head=st.binary(max_size=200), payload=st.binary(max_size=200))
+def test_noise_is_refused(head: bytes, payload: bytes) -> None:
+    assert code(head, payload).startswith("E4")
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=50_000)
+@given(data=st.data())
+def test_fifty_thousand_mutated_frames_are_refused_quickly_and_in_little_memory(data: st.DataObject) -> None:
+    mutated = bytearray(HEAD)
+    for _ in range(data.draw(st.integers(1, 6))):
+        mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
+    tracemalloc.start()
+    started = time.process_time()
+    code(bytes(mutated))
+    spent, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spent < 0.5
+    assert peak < 64e6
+
+
+def test_a_header_too_long_to_be_accepted_is_not_sent() -> None:
+    many = tuple((2 * k, 2 * k + 1) for k in range(2000))
+    with pytest.raises(FrameRefused, match="E404"):
+        seal(header(ranges=many), np.zeros(0, np.uint8))
+
+
+def test_the_hash_is_that_of_the_payload() -> None:
+    assert header().sha256 == digest(np.frombuffer(PAYLOAD, np.uint8))
+    assert ((0, PART.size),) == WHOLE

@@ -1,0 +1,224 @@
+"""Small worlds and tasks in which the right answer is known."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2pftl.agenda import Participant
+from p2pftl.cloud.cloud import Cloud
+from p2pftl.cloud.fedavg import FedAvg
+from p2pftl.draw import draw
+from p2pftl.events import Event, pack
+from p2pftl.gossip.aggregators import WeightedMean
+from p2pftl.gossip.codecs import Dense
+from p2pftl.gossip.mixing import Metropolis
+from p2pftl.gossip.pace import Synchronous
+from p2pftl.gossip.partners import All
+from p2pftl.learning.task import Learnt, Memory, Scene, Work
+from p2pftl.observe.record import Digest
+from p2pftl.params import Layout, Vector
+from p2pftl.swarm.checkpoint import Vault
+from p2pftl.swarm.conductor import Conductor, incident_events
+from p2pftl.swarm.local import LocalSwarm
+from p2pftl.swarm.seams import Swarm
+from p2pftl.terms import CloudTerms, Terms
+from p2pftl.world.incidents import Crash, Join, Leave, Outage, Partition, SlowLink, SlowScanner
+from p2pftl.world.links import Link
+from p2pftl.world.topologies import Ring
+from p2pftl.world.topology import CLOUD, Topology
+from p2pftl.world.world import World
+
+LAYOUT = Layout(("body.weight", "head.weight"), ((4, 3), (5,)), ("weight", "weight"), (0, 1))
+
+LARGE = Layout(("body.weight", "head.weight"), ((200, 200), (10_000,)), ("weight", "weight"), (0, 1))
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Each twin is pulled towards its own random goal by `rate`; rate 0 is pure mixing. Starts from its own random point."""
+
+    name: str
+    seed: int = 1
+    rate: float = 0.0
+    samples: int = 10
+    layout: Layout = LAYOUT
+
+    def initial(self) -> Vector:
+        return draw(self.seed, "start", self.name).standard_normal(self.layout.size).astype(np.float32)
+
+    def work(self, round: int) -> Work:
+        return Work(self.layout.names, self.samples)
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        goal = draw(self.seed, "goal", self.name).standard_normal(self.layout.size).astype(np.float32)
+        moved = (vector + self.rate * (goal - vector)).astype(np.float32)
+        return Learnt(moved, float(np.square(goal - moved).mean()), self.samples, 1, 1.0)
+
+    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
+        return {"accuracy": float(vector.mean())} if split == "test" else {}
+
+
+@dataclass(frozen=True)
+class Large(Pull):
+    """Sends frames of 200 kB, which Ray carries by reference."""
+
+    layout: Layout = LARGE
+
+
+@dataclass(frozen=True)
+class Heavy(Pull):
+    """Keeps a velocity and a step count between rounds, as an optimiser does."""
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        kept = memory or {"velocity": np.zeros(self.layout.size, np.float32), "step": np.zeros(1, np.float32)}
+        goal = draw(self.seed, "goal", self.name).standard_normal(self.layout.size).astype(np.float32)
+        velocity = (0.9 * kept["velocity"] + self.rate * (goal - vector)).astype(np.float32)
+        learnt = {"velocity": velocity, "step": kept["step"] + 1}
+        return Learnt(vector + velocity, float(np.square(velocity).mean()), self.samples, 1, 1.0, learnt)
+
+
+@dataclass(frozen=True)
+class Poison(Pull):
+    """From round 2 on the first twin's vector holds a NaN, whatever it is given."""
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        learnt = super().fit(vector, round, scene, memory)
+        if self.name == "ct-01" and round >= 2:
+            learnt.vector[3] = math.nan
+        return learnt
+
+
+@dataclass(frozen=True)
+class Mortal(Pull):
+    """The first twin's process is killed whenever it fits round 2."""
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        if self.name == "ct-01" and round == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(vector, round, scene, memory)
+
+
+@dataclass(frozen=True)
+class Leaky(Pull):
+    """Fails with what must not be told."""
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        raise ValueError("PatientName DOE^JANE")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A recruit for swarms: builds twins (and a cloud) over the toy task; picklable."""
+
+    terms: Terms
+    world: World
+    rate: float = 0.0
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    task: Callable[..., Any] = Pull
+
+    def __call__(self, name: str) -> Participant:
+        from p2pftl.twin import Twin
+
+        if name == CLOUD:
+            return Cloud(FedAvg(), self.terms, self.world, self.task(self.terms.everyone[0], self.terms.seed, self.rate).layout)
+        about = {"train": 10, "validation": 0, "test": 0, "patients": 10, "labels": (), "scanner": {}}
+        task = self.task(name, self.terms.seed, self.rate)
+        return Twin(name, task, self.terms, self.world, speed=self.speeds.get(name, 1.0), about=about)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.terms.everyone, CLOUD) if self.terms.cloud else self.terms.everyone
+
+
+def toy(
+    topology: Topology | None = None,
+    *,
+    rounds: int = 5,
+    link: Link | None = None,
+    incidents: Sequence[Any] = (),
+    cloud: CloudTerms | None = None,
+    rate: float = 0.0,
+    speeds: Mapping[str, float] | None = None,
+    seed: int = 1,
+    task: Callable[..., Any] = Pull,
+    **policies: Any,
+) -> Toy:
+    """A toy run: ring of eight, synchronous plain averaging unless told otherwise."""
+    topology = topology or Ring(twins=8).build(seed)
+    chosen: dict[str, Any] = {
+        "aggregator": WeightedMean(),
+        "codec": Dense(),
+        "mixing": Metropolis(),
+        "pace": Synchronous(),
+        "partners": All(),
+    }
+    terms = Terms(run="toy", seed=seed, rounds=rounds, everyone=topology.names, cloud=cloud, **(chosen | policies))
+    world = World(topology, link or Link(), tuple(incidents), seed=seed)
+    return Toy(terms, world, rate, dict(speeds or {}), task)
+
+
+def storm(**policies: Any) -> Toy:
+    """Everything that can be scripted, in one run of eight twins and a cloud."""
+    incidents = (
+        Outage("ct-02", 1.2, 3.4),
+        Outage(CLOUD, 2.0, 6.0),
+        Crash("ct-03", 2.3, 1.5),
+        Crash(CLOUD, 7.1, 0.7),
+        Join("ct-04", 1.9),
+        Leave("ct-05", 6.3),
+        Partition((("ct-06", "ct-07"),), 3.0, 5.0),
+        SlowLink(("ct-01", "ct-02"), 1.0, 4.0, 7.0),
+        SlowScanner("ct-08", 0.5, 4.5, 3.0),
+    )
+    link = Link(latency=0.05, bandwidth=1e5, jitter=0.2, loss=0.1, duplication=0.2)
+    speeds = {"ct-01": 0.5, "ct-06": 2.0, "ct-08": 3.0}
+    cloud = CloudTerms(every=3, wait=2.0, deadline=1.0)
+    return toy(rounds=9, link=link, incidents=incidents, cloud=cloud, rate=0.2, speeds=speeds, seed=7, **policies)
+
+
+@dataclass
+class Outcome:
+    events: list[Event]
+    vectors: dict[str, Vector]
+    degraded: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of events and final vectors."""
+        made = Digest()
+        for event in self.events:
+            made.feed(pack(event))
+        for name in sorted(self.vectors):
+            made.feed(self.vectors[name].tobytes())
+        return made.hex
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+def play(run: Toy, folder: Path, *, shuffle: int | None = None) -> Outcome:
+    """Run a toy to its end in this process; `shuffle`: seed of the order in which answers and deliveries come."""
+    return conduct(run, LocalSwarm(shuffle=None if shuffle is None else np.random.default_rng(shuffle)), folder)
+
+
+def conduct(
+    run: Toy, swarm: Swarm, folder: Path, *, crews: Sequence[Sequence[str]] | None = None, watch: Callable[[Event], None] | None = None
+) -> Outcome:
+    """Run a toy to its end on `swarm`, in `crews` (default: all in one); `watch` is told every event."""
+    first = swarm.start(run, crews or [run.names], Vault(folder))
+    conductor = Conductor(run.world, swarm, first, incident_events(run.world.timeline()))
+    events = []
+    for event in conductor:
+        events.append(event)
+        if watch:
+            watch(event)
+    kept = [name for name in run.terms.everyone if not conductor.seats[name].gone]
+    return Outcome(events, {name: swarm.vector(name) for name in kept}, conductor.degraded)
