@@ -1,0 +1,213 @@
+"""A saved state is whole or it is refused, and going on from it is going on as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pftl import events as facts
+from p2pftl.errors import CheckpointError
+from p2pftl.gossip.pace import Asynchronous, Synchronous
+from p2pftl.gossip.partners import Nobody
+from p2pftl.gossip.seams import Copy
+from p2pftl.policies import find, registered
+from p2pftl.state import TwinState
+from p2pftl.swarm.checkpoint import Vault
+from p2pftl.swarm.conductor import Conductor
+from p2pftl.swarm.crew import Crew
+from p2pftl.swarm.local import LocalSwarm
+from p2pftl.twin import Twin
+from p2pftl.world.incidents import Crash
+from tests.toys import Heavy, play, toy
+
+
+def state() -> TwinState:
+    vector = np.arange(6, dtype=np.float32)
+    memory = {"momentum": vector[::2], "step": np.zeros((2, 1), np.float32), "rows": [1, 2.5, None, "x", b"y", True], "deep": {"a": vector}}
+    return TwinState(2, 5, vector, Copy(vector[:4], 7.0, 0.3, {"u": 0.5}), ((0, 2), (4, 6)), memory, {"ct-02": 3})
+
+
+# ---------------------------------------------------------------------- the file
+
+
+def test_what_is_saved_is_loaded_and_the_newest_counts(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "deep" / "state")
+    vault.save("ct-01", b"old")
+    vault.save("ct-01", b"new")
+    vault.save("a.b", b"other")
+    assert (vault.load("ct-01"), vault.load("a.b")) == (b"new", b"other")
+    assert sorted(path.name for path in vault.folder.iterdir()) == ["a.b.state", "ct-01.state"]
+
+
+def test_a_missing_or_unreadable_state_is_e501(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    (tmp_path / "ct-02.state").mkdir()
+    for name in ("ct-01", "ct-02"):
+        with pytest.raises(CheckpointError, match=f"E501 no saved state of {name}"):
+            vault.load(name)
+
+
+def test_a_disk_that_refuses_is_e509_and_the_state_before_is_whole(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    vault.save("ct-01", b"good")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="E509"):
+            vault.save("ct-01", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert vault.load("ct-01") == b"good"
+
+
+def test_a_folder_that_cannot_be_made_is_e509(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="E509"):
+        Vault(tmp_path / "file" / "state").save("ct-01", b"x")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from p2pftl.swarm.checkpoint import Vault
+vault = Vault(Path(sys.argv[1]))
+n = 0
+while True:
+    vault.save("ct-01", bytes([n % 251]) * 3_000_000)
+    n += 1
+    if n == 1:
+        print("started", flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_never_leaves_half_a_state(tmp_path: Path) -> None:
+    for k in range(6):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.003 * k)
+            writer.kill()
+        saved = Vault(tmp_path).load("ct-01")
+        assert len(saved) == 3_000_000
+        assert saved == saved[:1] * len(saved)
+
+
+def test_states_are_kept_as_often_as_asked_and_at_the_end(tmp_path: Path) -> None:
+    run = toy(rounds=5, partners=Nobody())
+    crew = Crew(run, Vault(tmp_path, every=3))
+    crew.begin(["ct-01"])
+    kept = []
+    for _ in range(7):
+        crew.advance("ct-01", 1e9)
+        kept.append(TwinState.unpacked(Vault(tmp_path).load("ct-01")).completed)
+    assert kept == [0, 0, 3, 3, 3, 5, 5]
+
+
+# ---------------------------------------------------------------------- its content
+
+
+def test_a_state_survives_packing_to_the_bit() -> None:
+    before, after = state(), TwinState.unpacked(state().packed())
+    assert after.packed() == before.packed()
+    assert after.vector.tobytes() == before.vector.tobytes()
+    assert (after.own.age, after.own.mass, dict(after.own.state)) == (7.0, 0.3, {"u": 0.5})
+    assert (after.shared, after.incarnations, after.completed, after.incarnation) == (before.shared, {"ct-02": 3}, 5, 2)
+    assert after.memory is not None
+    assert after.memory["momentum"].tolist() == [0.0, 2.0, 4.0]
+    assert after.memory["step"].shape == (2, 1)
+    assert after.memory["rows"] == [1, 2.5, None, "x", b"y", True]
+    assert after.vector.flags.writeable
+    assert after.memory["deep"]["a"].flags.writeable
+
+
+@settings(deadline=None, max_examples=150)
+@given(at=st.integers(0, 2000), flip=st.integers(1, 255), cut=st.integers(0, 2000))
+def test_one_changed_byte_or_a_cut_is_e502(at: int, flip: int, cut: int) -> None:
+    good = state().packed()
+    changed = bytearray(good)
+    changed[at % len(good)] ^= flip
+    for damaged in (bytes(changed), good[: cut % len(good)], good + b"\\0"):
+        with pytest.raises(CheckpointError, match="E502"):
+            TwinState.unpacked(damaged)
+
+
+def test_a_state_of_a_newer_schema_is_e505() -> None:
+    body = msgpack.packb({"schema": 2, "secret": 1})
+    with pytest.raises(CheckpointError, match="E505"):
+        TwinState.unpacked(hashlib.sha256(body).digest() + body)
+
+
+# ---------------------------------------------------------------------- going on from it
+
+
+def begun() -> Callable[[], Twin]:
+    run = toy(rounds=9, rate=0.3, task=Heavy, partners=Nobody())
+
+    def make() -> Twin:
+        twin = run("ct-03")
+        assert isinstance(twin, Twin)
+        return twin
+
+    return make
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 4, 9])
+def test_a_restored_twin_goes_on_to_the_same_bits(rounds: int) -> None:
+    make = begun()
+    whole, first, second = make(), make(), make()
+    for twin in (whole, first):
+        twin.begin(0.0)
+    for _ in range(rounds):
+        first.advance(1e9)
+    second.restore(first.snapshot(), 2)
+    second.begin(77.0)
+    for twin in (whole, second):
+        while not twin.retired:
+            twin.advance(1e9)
+    assert whole.vector.tobytes() == second.vector.tobytes()
+    assert whole.memory is not None
+    assert second.memory is not None
+    assert {key: value.tobytes() for key, value in whole.memory.items()} == {key: value.tobytes() for key, value in second.memory.items()}
+
+
+@pytest.mark.parametrize("aggregator", sorted(registered("aggregator")))
+def test_a_crash_in_which_nothing_was_lost_changes_no_bit(aggregator: str, tmp_path: Path) -> None:
+    """In lockstep all fit at the same time: who is back before the others send has lost no frame, and they wait for it."""
+    policies = {"pace": Synchronous(60.0), "aggregator": find("aggregator", aggregator)(), "rate": 0.3, "task": Heavy, "rounds": 8}
+    calm = play(toy(**policies), tmp_path)
+    crashed = play(toy(**policies, incidents=[Crash("ct-03", 1.7, 0.3), Crash("ct-06", 1.8, 0.1)]), tmp_path)
+    assert {event.twin for event in crashed.of(facts.Revived)} == {"ct-03", "ct-06"}
+    assert all((calm.vectors[name] == crashed.vectors[name]).all() for name in calm.vectors)
+    assert not crashed.degraded
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_crash_costs_the_rounds_since_the_last_saved_state(every: int, tmp_path: Path) -> None:
+    run = toy(rounds=8, rate=0.1, pace=Asynchronous(), incidents=[Crash("ct-03", 2.7, 1.0)])
+    swarm = LocalSwarm()
+    first = swarm.start(run, [run.names], Vault(tmp_path, every))
+    events = list(Conductor(run.world, swarm, first))
+    (revived,) = [event for event in events if isinstance(event, facts.Revived)]
+    assert revived.round == (5 if every == 1 else 3)
+    rounds = [event.round for event in events if isinstance(event, facts.RoundDone) and event.twin == "ct-03"]
+    assert rounds == [0, 1, 2, 3, 4, *range(revived.round, 8)]
+
+
+def test_no_file_of_another_name_is_left(tmp_path: Path) -> None:
+    play(toy(rounds=3), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [f"ct-0{k}.state" for k in range(1, 9)]
