@@ -148,7 +148,7 @@ class _Study:
                 epoch, seen.epochs = now, seen.epochs + 1
             chosen = order[rows]
             model.focus(phase.trained if len(chosen) > 1 else still)  # one image has no batch statistics
-            task_loss = cross_entropy(self._logits(chosen), torch.from_numpy(self.cohort.labels[chosen]))
+            task_loss = cross_entropy(self._logits(chosen, seen.steps), torch.from_numpy(self.cohort.labels[chosen]))
             value = float(task_loss.detach())
             _check(math.isfinite(value), twin, round, self.recipe)
             model.grad.zero_()
@@ -157,8 +157,24 @@ class _Study:
             seen.loss, seen.samples, seen.steps = seen.loss + value * len(chosen), seen.samples + len(chosen), seen.steps + 1
         return _remember(model.layout, optimizer, slices, memory)
 
-    def _logits(self, chosen: npt.NDArray[np.int64]) -> Tensor:
-        return self.model(torch.from_numpy(self.cohort.images(chosen.tolist(), hu_offset=self.hu_offset)))
+    def _logits(self, chosen: npt.NDArray[np.int64], step: int) -> Tensor:
+        images = self.cohort.images(chosen.tolist(), hu_offset=self.hu_offset)
+        if self.recipe.shift or self.recipe.flip:
+            images = augmented(images, self.recipe, draw(self.key[0], "augment", *self.key[1:], step))
+        return self.model(torch.from_numpy(images))
+
+
+def augmented(images: npt.NDArray[np.float32], recipe: Recipe, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Return [B, 1, H, W] images, each shifted (its edge repeated) and perhaps mirrored, as the recipe allows."""
+    by = generator.integers(-recipe.shift, recipe.shift + 1, (len(images), 2))
+    mirrored = generator.random(len(images)) < (0.5 if recipe.flip else 0.0)
+    edge = ((0, 0), (recipe.shift, recipe.shift), (recipe.shift, recipe.shift))
+    height, width = images.shape[2:]
+    out = np.empty_like(images)
+    for image, (down, right), mirror, target in zip(images, by + recipe.shift, mirrored, out, strict=True):
+        moved = np.pad(image, edge, mode="edge")[:, down : down + height, right : right + width]
+        target[:] = moved[:, :, ::-1] if mirror else moved
+    return out
 
 
 def _epoch(n: int, batch: int) -> list[slice]:

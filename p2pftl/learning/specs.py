@@ -28,7 +28,8 @@ class Recipe:
 
     lr: learning rate; momentum: of SGD (Adam keeps its own betas 0.9, 0.999); batch: images per step;
     epochs: passes over the shard; steps: batches instead of epochs, if given; reset_optimizer: forget
-    momentum between rounds; seconds_per_sample: virtual seconds one image takes at speed 1.
+    momentum between rounds; seconds_per_sample: virtual seconds one image takes at speed 1; shift: each image is moved
+    by up to so many pixels either way, anew each time it is seen; flip: and mirrored left to right half of the time.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -40,3 +41,5 @@ class Recipe:
     steps: Annotated[int, Interval(ge=1, le=1_000_000)] | None = None
     reset_optimizer: bool = True
     seconds_per_sample: Annotated[float, Gt(0)] = 0.05
+    shift: Annotated[int, Interval(ge=0, le=64)] = 0
+    flip: bool = False

@@ -92,7 +92,6 @@ def test_what_the_starter_has_commented_out_is_valid_too(tmp_path: Path) -> None
     scenario = load(path)
     assert scenario.cloud is not None
     assert scenario.variants
-    assert scenario.seeds
 
 
 def test_the_starter_overwrites_only_when_forced(tmp_path: Path) -> None:
