@@ -88,7 +88,7 @@ def run(
         str | None, typer.Option(metavar="K|auto", help="Pack so many twins into one actor.", show_default=False)
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write into DIR even if it holds something.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an earlier run in DIR.")] = False,
 ) -> int:
     """Run a scenario and write its report."""
     scenario = _load(file, settings, variant, seed, twins_per_actor)

@@ -196,7 +196,7 @@ class TwinDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """status: "done", "degraded" or "interrupted"."""
+    """status: "done", "degraded", "interrupted" or "failed"."""
 
     status: str
 

@@ -74,7 +74,7 @@ def spectral_gap(weights: Matrix | sp.csr_array) -> float:
     if n == 1:
         return 1.0
     if n <= DENSE:
-        return _dense_gap(weights.toarray() if sp.issparse(weights) else np.asarray(weights))
+        return _dense_gap(weights if isinstance(weights, np.ndarray) else weights.toarray())
     return _sparse_gap(sp.csr_array(weights))
 
 

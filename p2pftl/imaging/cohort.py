@@ -111,4 +111,3 @@ class Split(Protocol):
     def deal(self, patients: Mapping[str, Sequence[Sample]], twins: Sequence[str], classes: int, seed: int) -> dict[str, list[str]]:
         """Return twin -> patient keys, every patient exactly once. Raises DataError E303 or E304 when impossible."""
         ...
-

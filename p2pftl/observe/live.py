@@ -14,7 +14,7 @@ from rich.live import Live as Screen
 from rich.table import Table
 from rich.text import Text
 
-from p2pftl.events import Event
+from p2pftl.events import Event, RunPlanned
 from p2pftl.observe import record
 from p2pftl.observe.board import Board, Row
 from p2pftl.observe.plain import Plain, Quiet, View, counted
@@ -59,8 +59,8 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if self._first is None:
-                self._first = self._now()
+            if not isinstance(event, RunPlanned):  # after the plan the actors start, which is worth saying
+                self._first = self._now() if self._first is None else self._first
                 self._status = ""
             self.board.feed(event)
             if self.board.status:

@@ -57,14 +57,14 @@ def _twins(facts: Mapping[str, Any]) -> Table:
     twins = facts["twins"]
     table.add_column("twin", no_wrap=True, min_width=max(map(len, twins)))
     table.add_column("scanner", no_wrap=True)
-    for title in ("speed", "patients", "train+val", "degree"):
+    for title in ("speed", "patients", "train+val"):
         table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
-    table.add_column(" / ".join(classes), no_wrap=True, overflow="ellipsis")
+    table.add_column(" / ".join(classes), overflow="fold")
     for name in list(twins)[:MOST_TWINS]:
         twin = twins[name]
         counts = " / ".join(str(twin["labels"][label]) for label in classes)
-        split, degree = f"{twin['train']}+{twin['validation']}", str(len(twin["neighbours"]))
-        table.add_row(name, _scanner(twin["scanner"]), f"{twin['scanner']['speed']:g}x", str(twin["patients"]), split, degree, counts)
+        split = f"{twin['train']}+{twin['validation']}"
+        table.add_row(name, _scanner(twin["scanner"]), f"{twin['scanner']['speed']:g}x", str(twin["patients"]), split, counts)
     if len(twins) > MOST_TWINS:
         table.add_row("...", f"and {len(twins) - MOST_TWINS} more", style="dim")
     return table

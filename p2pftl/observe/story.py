@@ -113,13 +113,16 @@ def when(span: Span) -> str:
 
 def ending(document: Document) -> str:
     """How the run ended."""
-    status = document["status"]
+    status, reasons = document["status"], document.get("reasons") or ()
+    why = f" {sentence('; '.join(reasons))}" if reasons else ""
     if status == "interrupted":
-        return "The run was interrupted: what follows is what was done until then."
+        return f"The run was interrupted: what follows is what was done until then.{why}"
+    if status == "failed":
+        return f"The run stopped before its end: what follows is what was done until then.{why}"
     if document["degraded"]:
         lost = [name for name, twin in document["twins"].items() if twin.get("state") == "lost"]
-        who = f" ({joined(lost)} did not come back)" if lost else ""
-        return f"The run finished, but something real, not scripted, was lost{who}: its figures are those of the twins that remain."
+        who = f" ({joined(lost)} did not come back): its figures are those of the twins that remain." if lost else "."
+        return f"The run finished, but something real, not scripted, was lost{who}{why}"
     return ""
 
 

@@ -38,13 +38,15 @@ class Summary:
         consensus_distance: float | None = None,
         versions: Mapping[str, str] | None = None,
         control: Summary | None = None,
+        reasons: Sequence[str] = (),
     ) -> Document:
         """Return the content of summary.json.
 
         rounds: planned; virtual_seconds: time of the last event; bytes_sent: counted once at the sender, cloud and lost frames
         included; frames: sent = delivered + lost, refused counts what arrived and was not accepted; mean: over the twins, without
         those where a metric is undefined, null if it is undefined for all; worst: the twin with the lowest test accuracy;
-        consensus_distance: mean squared distance of the twins' shared parameters from their mean; control: see `control`.
+        consensus_distance: mean squared distance of the twins' shared parameters from their mean; reasons: why status is not
+        "done"; control: see `control`.
         """
         board = self.board
         twins = {row.name: _twin(row) for row in board.rows.values()}
@@ -60,6 +62,7 @@ class Summary:
             "frames": {"sent": board.sent, "delivered": board.sent - board.lost, "lost": board.lost, "refused": board.refused},
             "degraded": board.degraded,
             "status": board.status or "interrupted",
+            "reasons": list(reasons),
             "synthetic": bool(board.plan and board.plan.synthetic),
             "twins": twins,
             "mean": mean(twin["test"] for twin in twins.values()),

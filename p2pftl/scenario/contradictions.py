@@ -78,6 +78,10 @@ def _mixed(scenario: Scenario) -> Iterator[Fault]:
         yield Fault(
             "E128", ("transfer",), problem, "use another aggregator, or a transfer policy that shares the same layers in every round"
         )
+    if getattr(scenario.aggregator, "whole", False) and scenario.cloud is not None:
+        name = policy_name("aggregator", scenario.aggregator)
+        problem = f"the cloud's answer replaces a model, and {name} would lose the mass that belongs to it"
+        yield Fault("E128", ("cloud",), problem, "use cloud: null, or another aggregator")
     data = policy_name("data", scenario.data.source)
     for at, incident in enumerate(scenario.incidents):
         kind = policy_name("incident", incident)

@@ -185,6 +185,8 @@ class RaySwarm:
                     context = ray.init(
                         address="local", include_dashboard=True, dashboard_host="127.0.0.1", _temp_dir=str(self.folder / "ray"), **common
                     )  # fmt: skip
+                with contextlib.suppress(OSError):  # Ray leaves its token readable for everybody
+                    (Path.home() / ".ray" / "auth_token").chmod(0o600)
             else:
                 context = ray.init(address=address, **common)
         except (OSError, RayError, ValueError, RuntimeError) as error:

@@ -1,0 +1,367 @@
+"""From a scenario to a run folder: plan, swarm, events to the sinks, models, summary and report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2pftl import __version__
+from p2pftl.errors import P2pftlError, UsageError
+from p2pftl.events import Event, FitRejected, RoundDone, RunFinished, RunPlanned
+from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, RunFolder
+from p2pftl.interrupts import Interrupts
+from p2pftl.observe import record, summary
+from p2pftl.observe.live import replay as show_again
+from p2pftl.observe.live import view as choose_view
+from p2pftl.observe.plain import View
+from p2pftl.params import gather
+from p2pftl.scenario.plan import Plan, compile_plan
+from p2pftl.scenario.resolved import resolved
+from p2pftl.scenario.schema import Scenario
+from p2pftl.swarm.address import check_address
+from p2pftl.swarm.attended import Attended
+from p2pftl.swarm.checkpoint import Vault
+from p2pftl.swarm.conductor import Conductor, incident_events
+from p2pftl.swarm.seams import Swarm
+
+Sink = Callable[[Event], None]
+DONE, DEGRADED = 0, 3
+MOST_REASONS = 20
+
+
+@dataclass
+class Outcome:
+    """What became of one pass: its summary, digest, and how it ended ("done", "degraded", "interrupted" or "failed").
+
+    reasons: why it is not simply done; notes: what went wrong beside it; error: what stopped it.
+    """
+
+    summary: summary.Summary
+    digest: str
+    status: str
+    consensus: float | None = None
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.status in ("done", "degraded")
+
+
+def run(scenario: Scenario, *, out: Path | None, executor: str, address: str | None, quiet: bool, force: bool) -> int:
+    """Run `scenario` and write its folder; return the exit code: 0 done, 3 degraded, 128 + signal when interrupted.
+
+    What ends before its plan is made, or by an error before the first round, leaves no folder; later the folder says
+    what was done until then. Raises P2pftlError for everything a user can mend.
+    """
+    if executor == "ray":
+        check_address(address)
+    folder = RunFolder(out, scenario.name, force=force)
+    with Interrupts() as interrupts:
+        work = _Work(scenario, folder, executor, address, choose_view(quiet), interrupts)
+        try:
+            code = work.done()
+        except KeyboardInterrupt:
+            folder.discard()
+            print("interrupted before anything was planned; no run folder is left")
+            return interrupts.code
+        except BaseException:
+            if not work.begun:
+                folder.discard()
+            raise
+        return interrupts.code or code
+
+
+@dataclass
+class _Work:
+    """One run: its passes, and what they share. begun: there is something to tell of."""
+
+    scenario: Scenario
+    folder: RunFolder
+    executor: str
+    address: str | None
+    view: View
+    interrupts: Interrupts
+    swarm: Attended | None = None
+    begun: bool = False
+
+    def done(self) -> int:
+        """Do it; return the exit code if no signal decides it. Raises KeyboardInterrupt when it was not even planned."""
+        started = time.monotonic()
+        try:
+            with self.view:
+                with self.interrupts.open():
+                    self.view.status("reading the scenario's data")
+                    plan = compile_plan(self.scenario)
+                    plan = plan.prepared(self.view.progress)
+                outcome, control = self._passes(plan)
+            return _conclude(self.folder.path, outcome, control, self.executor, time.monotonic() - started)
+        finally:
+            if self.swarm is not None:
+                self.interrupts.patiently(self.swarm.stop)
+            self.folder.settle()
+
+    def _passes(self, plan: Plan) -> tuple[Outcome, Outcome | None]:
+        """The run, and what the same twins learn alone if that is asked for and comes to an end."""
+        self.folder.fill(resolved(self.scenario))
+        outcome = self._pass(plan, self.folder.path, [self.view], self.folder.path.absolute() / PREVIEWS)
+        if not (self.scenario.control and outcome.whole):
+            return outcome, None
+        self.view.status("the same twins once more, without any exchange")
+        aside = self.folder.path / CONTROL
+        control = self._pass(plan.without_exchange(), aside, [_Progress(self.view, self.scenario.rounds)], None)
+        if control.whole:
+            return outcome, control
+        outcome.error = control.error
+        (aside / record.FILE).unlink(missing_ok=True)  # half a comparison is none
+        return outcome, None
+
+    def _pass(self, plan: Plan, folder: Path, sinks: Sequence[Sink], previews: Path | None) -> Outcome:
+        """One pass over a plan; what stops it early keeps everything known so far."""
+        folder.mkdir(parents=True, exist_ok=True)
+        told, diverged = summary.Summary(), _Diverged()
+        conductor: Conductor | None = None
+        with record.Record(folder / record.FILE) as recorder:
+            tell = _Telling([recorder, told, diverged, *sinks])
+            tell(planned := _planned(plan))
+            outcome = Outcome(told, "", "interrupted")
+            try:
+                swarm = self._started(plan, tell, planned)
+                vault = Vault(folder.absolute() / STATE, plan.scenario.checkpoint.every)  # an actor may work elsewhere
+                first = swarm.start(plan.recruiter(previews), plan.crews(os.cpu_count() or 1), vault)
+                conductor = Conductor(plan.world, swarm, first, incident_events(plan.world.timeline()))
+                self.begun = True
+                for event in conductor:
+                    tell(event)
+                outcome.consensus = _keep_models(plan, swarm, conductor, folder / MODELS)
+                outcome.status = "degraded" if conductor.degraded or diverged.fits else "done"
+            except KeyboardInterrupt:
+                self.begun = True
+            except Exception as error:
+                if not self.begun:
+                    raise
+                outcome.status, outcome.error = "failed", error
+            with suppress(*([P2pftlError] if outcome.error else [])):  # a full disk refuses these too
+                for event in conductor.remaining() if conductor and not outcome.whole else ():
+                    tell(event)
+                tell(RunFinished(t=told.board.now, status=outcome.status))
+            outcome.digest, outcome.notes = recorder.digest, tell.broken
+        outcome.reasons = _reasons([*(conductor.degraded if conductor else ()), *diverged.fits], outcome.error)
+        return outcome
+
+    def _started(self, plan: Plan, tell: _Telling, planned: RunPlanned) -> Attended:
+        """The swarm that carries the twins, made on first use."""
+        if self.swarm is not None:
+            return self.swarm
+        with self.interrupts.open():
+            swarm = _swarm(self.executor, self.address, plan, self.view)
+        self.interrupts.install()
+        self.swarm = Attended(swarm, self.interrupts.open)
+        for sink in _exporters(self.executor):
+            tell.add(sink, planned)
+        return self.swarm
+
+
+class _Telling:
+    """Passes events to sinks; a sink that raises is left out from then on and named, the run goes on.
+
+    The recorder comes first and is not left out: what it cannot write ends the run with its error.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.recorder, *self.sinks = sinks
+        self.broken: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        self.recorder(event)
+        for sink in list(self.sinks):
+            self._pass_on(sink, event)
+
+    def add(self, sink: Sink, *missed: Event) -> None:
+        """Tell `sink` too, first what it missed."""
+        self.sinks.append(sink)
+        for event in missed:
+            self._pass_on(sink, event)
+
+    def _pass_on(self, sink: Sink, event: Event) -> None:
+        try:
+            sink(event)
+        except Exception as error:
+            self.sinks.remove(sink)
+            self.broken.append(f"{type(sink).__name__} stopped: {type(error).__name__}")
+
+
+class _Diverged:
+    """Collects fits that gave no usable parameters: nobody scripted them, so such a run is not simply done."""
+
+    def __init__(self) -> None:
+        self.fits: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, FitRejected):
+            self.fits.append(f"a fit of {event.twin} diverged and was thrown away")
+
+
+def _reasons(found: Sequence[str], error: Exception | None) -> list[str]:
+    """What was lost, each thing once, and what stopped the run; never the text of a foreign exception."""
+    lines = [text + (f" ({count} times)" if count > 1 else "") for text, count in Counter(found).items()]
+    more = [f"and {len(lines) - MOST_REASONS} more"] if len(lines) > MOST_REASONS else []
+    end = [] if error is None else [str(error) if isinstance(error, P2pftlError) else f"it stopped at an unexpected {type(error).__name__}"]
+    return lines[:MOST_REASONS] + more + end
+
+
+def _exporters(executor: str) -> list[Sink]:
+    """Metrics go out through Ray where there is one."""
+    if executor != "ray":
+        return []
+    from p2pftl.observe.metrics import RayMetrics
+
+    return [RayMetrics()]
+
+
+class _Progress:
+    """Shows a second pass as one line of progress."""
+
+    def __init__(self, view: View, rounds: int) -> None:
+        self.view, self.rounds, self.done, self.twins = view, rounds, 0, 1
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunPlanned):
+            self.twins = len(event.facts["twins"])
+        elif isinstance(event, RoundDone):
+            self.done += 1
+            self.view.status(f"without exchange: round {self.done // self.twins} of {self.rounds}")
+
+
+def _planned(plan: Plan) -> RunPlanned:
+    scenario = plan.scenario
+    return RunPlanned(
+        t=0.0, name=scenario.name, seed=scenario.seed, rounds=scenario.rounds, classes=plan.catalogue.classes,
+        synthetic=plan.catalogue.synthetic, facts=plan.facts(),
+    )  # fmt: skip
+
+
+def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> Swarm:
+    if executor == "local":
+        from p2pftl.swarm.local import LocalSwarm
+
+        return LocalSwarm()
+    view.status("starting Ray")
+    from p2pftl.swarm.ray import RaySwarm
+
+    swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status)
+    if swarm.dashboard:
+        view.dashboard(swarm.dashboard)
+    return swarm
+
+
+def _keep_models(plan: Plan, swarm: Swarm, conductor: Conductor, folder: Path) -> float | None:
+    """Write each twin's model as safetensors; return the consensus distance (1/n) sum_i |x_i - mean|^2 of the shared elements."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = plan.layout.ranges(plan.transfer.plan(plan.scenario.rounds - 1, plan.layout).shared)
+    vectors = []
+    for name in plan.topology.names:
+        if conductor.seats[name].gone:
+            continue
+        vector = swarm.vector(name)
+        spans = zip(plan.layout.names, plan.layout.shapes, plan.layout.spans, strict=True)
+        save_file({key: np.ascontiguousarray(vector[a:b].reshape(shape)) for key, shape, (a, b) in spans}, folder / f"{name}.safetensors")
+        vectors.append(gather(vector, shared).astype(np.float64))
+    if not vectors:
+        return None
+    mean = sum(vectors) / len(vectors)
+    return float(np.mean([np.square(vector - mean).sum() for vector in vectors]))
+
+
+def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor: str, wall: float) -> int:
+    """Write summary and report, say where they are, return the exit code. Raises what stopped the run."""
+    from p2pftl.observe import report as reporting
+
+    document = outcome.summary.document(
+        digest=outcome.digest, executor=executor, wall_seconds=wall, consensus_distance=outcome.consensus,
+        versions=_versions(), control=control.summary if control else None, reasons=outcome.reasons,
+    )  # fmt: skip
+    try:
+        summary.save(document, folder / summary.FILE)
+        page = reporting.write(folder)
+    except (OSError, P2pftlError) as error:
+        raise outcome.error or error from None
+    for line in _closing(document, page, outcome):
+        print(line)
+    if outcome.error is not None:
+        raise outcome.error
+    return DEGRADED if outcome.status == "degraded" else DONE
+
+
+def _closing(document: dict[str, Any], page: Path, outcome: Outcome) -> Iterator[str]:
+    accuracy = document["mean"].get("accuracy")
+    kind = "synthetic test accuracy" if document["synthetic"] else "test accuracy"
+    if accuracy is not None:
+        margin = (document.get("control") or {}).get("margin", {}).get("accuracy")
+        against = f" ({margin:+.3f} against no exchange)" if margin is not None else ""
+        yield f"mean {kind} {accuracy:.3f}{against}"
+    yield f"digest {outcome.digest}"
+    yield f"report {page}"
+    if outcome.status != "done":
+        yield f"status {outcome.status}" + (f": {'; '.join(outcome.reasons)}" if outcome.reasons else "")
+    yield from (f"note {note}" for note in outcome.notes)
+
+
+def show_plan(scenario: Scenario) -> int:
+    """Print what a run of `scenario` would do, before anything trains."""
+    from p2pftl.observe.prospect import show
+
+    show(_planned(compile_plan(scenario)))
+    return DONE
+
+
+def show_topology(path: Path, out: Path | None, round: int, seed: int | None) -> int:
+    """Draw a scenario's, a topology file's or a GraphML file's graph in the terminal, and to `out` (.svg or .png)."""
+    from p2pftl.scenario.networks import read_topology
+    from p2pftl.world import drawing
+
+    topology, link = read_topology(path, seed)
+    print(drawing.terminal(topology, round))
+    for note in topology.notes:
+        print(f"note {note}")
+    if out is not None:
+        vector = out.suffix.lower() == ".svg"
+        picture = drawing.svg(topology, round, link=link).encode() if vector else drawing.png(topology, round, link=link)
+        try:
+            out.write_bytes(picture)
+        except OSError as error:
+            raise UsageError("E102", f"cannot be written (errno {error.errno})", where=str(out)) from error
+        print(f"picture {out}")
+    return DONE
+
+
+def replay(path: Path, speed: float | None) -> int:
+    """Show a recorded run on the same screen again."""
+    show_again(path, speed)
+    return DONE
+
+
+def report(path: Path) -> int:
+    """Rebuild the report of a run from its events and summary."""
+    from p2pftl.observe import report as reporting
+
+    print(f"report {reporting.write(path)}")
+    return DONE
+
+
+def _versions() -> dict[str, str]:
+    found = {"p2pftl": __version__, "python": platform.python_version()}
+    return found | {name: version(name) for name in ("torch", "torchvision", "ray", "numpy", "networkx", "pydicom")}

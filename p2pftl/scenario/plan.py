@@ -1,0 +1,228 @@
+"""A compiled scenario: graph, who holds which data, timeline and predicted cost, before anything trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2pftl.draw import number
+from p2pftl.errors import DataError
+from p2pftl.exchange import partners
+from p2pftl.gossip.frames import Header, seal
+from p2pftl.gossip.mixing import facts as graph_facts
+from p2pftl.gossip.partners import Nobody
+from p2pftl.imaging.cohort import Catalogue, Progress, Shard
+from p2pftl.imaging.scanner import Scanner
+from p2pftl.imaging.split import shards as deal
+from p2pftl.params import Layout, length
+from p2pftl.policies import name_of
+from p2pftl.scenario.recruit import Recruiter, about
+from p2pftl.scenario.schema import Scenario
+from p2pftl.terms import CloudTerms, Terms
+from p2pftl.world.incidents import Dose, Drift
+from p2pftl.world.layout import positions
+from p2pftl.world.topology import CLOUD, Topology
+from p2pftl.world.world import World
+
+SAMPLED_ROUNDS = 16
+POLICIES = ("transfer", "aggregator", "codec", "partners", "pace", "mixing")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs, compiled. shards: twin -> its samples (before `prepared`, a phantom's files need not exist)."""
+
+    scenario: Scenario
+    topology: Topology
+    world: World
+    terms: Terms
+    layout: Layout
+    catalogue: Catalogue
+    scanners: Mapping[str, Scanner]
+    shards: Mapping[str, Shard]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every participant."""
+        return (*self.topology.names, CLOUD) if self.terms.cloud else self.topology.names
+
+    @property
+    def transfer(self) -> Any:
+        return self.scenario.transfer
+
+    def crews(self, cores: int) -> list[tuple[str, ...]]:
+        """Who shares a process. A participant that crashes on schedule, and the cloud, live alone: a crash takes a process."""
+        alone = [name for name in self.names if name == CLOUD or self.world.crashes(name)]
+        rest = [name for name in self.names if name not in alone]
+        asked = self.scenario.twins_per_actor
+        each = (1 if len(rest) <= 4 * cores else math.ceil(len(rest) / cores)) if asked == "auto" else asked
+        packs = math.ceil(len(rest) / each)
+        return [tuple(rest[k::packs]) for k in range(packs)] + [(name,) for name in alone]
+
+    def prepared(self, progress: Progress) -> Plan:
+        """Make on disk what the data source needs; `progress(done, of)` reports."""
+        source = self.scenario.data.source
+        return replace(self, shards=source.prepare(self.shards, self.scanners, self.scenario.seed, progress))
+
+    def recruiter(self, previews: Path | None) -> Recruiter:
+        """Return what builds the participants in their own processes."""
+        scenario = self.scenario
+        wanted = self.catalogue.synthetic if scenario.previews is None else scenario.previews  # never of real data unasked
+        return Recruiter(
+            terms=self.terms, world=self.world, source=scenario.data.source, shards=self.shards, scanners=self.scanners,
+            classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, recipe=scenario.fit,
+            transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
+            simulated=self.catalogue.synthetic,
+            previews=previews if wanted else None,
+        )  # fmt: skip
+
+    def without_exchange(self) -> Plan:
+        """The same plan with nobody to talk to: what each twin learns alone."""
+        scenario = replace(self.scenario, partners=Nobody(), cloud=None)
+        terms = replace(self.terms, partners=Nobody(), cloud=None)
+        return replace(self, scenario=scenario, terms=terms)
+
+    def facts(self) -> dict[str, Any]:
+        """Everything a person should know before it starts; the report shows it, `p2pftl plan` prints it."""
+        scenario = self.scenario
+        return {
+            "twins": {name: self._twin(name) for name in self.topology.names},
+            "edges": self._edges(),
+            "positions": {name: [round(x, 4), round(y, 4)] for name, (x, y) in positions(self.topology).items()},
+            "topology": self._graph(),
+            "cloud": self._cloud(),
+            "incidents": self.world.timeline(),
+            "predicted": self.predicted(),
+            "model": {
+                "backbone": scenario.model.backbone, "parameters": self.layout.size, "shared": self._shared(0),
+                "weights": None if scenario.model.weights is None else Path(scenario.model.weights).name, "digest": self.layout.digest,
+            },
+            "policies": {seam: name_of(getattr(scenario, seam)) for seam in POLICIES},
+            "data": {
+                "use": name_of(scenario.data.source), "split": name_of(scenario.data.split), "synthetic": self.catalogue.synthetic,
+                "classes": list(self.catalogue.classes), "images": len(self.catalogue.samples),
+                "patients": len({sample.patient for sample in self.catalogue.samples}), "test": len(self._any_shard().test),
+            },
+            "exchange": not (isinstance(scenario.partners, Nobody) and scenario.cloud is None),
+        }  # fmt: skip
+
+    def predicted(self) -> dict[str, Any]:
+        """Bytes and virtual seconds without incidents, losses and jitter."""
+        rounds, cloud = self.scenario.rounds, self.terms.cloud
+        frame, sent = self._frame_bytes(), self._frames_a_round()
+        there = max((self._transit(a, b, frame) for a, b in self._pairs()), default=0.0) if sent else 0.0
+        fit = max(self._fit_seconds(name) for name in self.topology.names)
+        total = sent * rounds
+        seconds = (fit + there) * rounds if self.terms.pace.lockstep else fit * rounds + there
+        if cloud:
+            visits = rounds // cloud.every
+            back = 2 * max(self._transit(name, CLOUD, frame) for name in self.topology.names)
+            total += 2 * visits * len(self.topology.names)
+            seconds += visits * (max(0.0, back - there) if self.terms.pace.lockstep else back)
+        return {"bytes": round(total * frame), "virtual_seconds": round(seconds, 3), "frame_bytes": frame, "frames": round(total)}
+
+    # ------------------------------------------------------------------ parts of the facts
+
+    def _twin(self, name: str) -> dict[str, Any]:
+        told = about(self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.catalogue.synthetic)
+        labels = dict(zip(self.catalogue.classes, told.pop("labels"), strict=True))
+        return {**told, "labels": labels, "neighbours": list(self.topology.neighbours(name, 0))}
+
+    def _cloud(self) -> dict[str, Any] | None:
+        cloud = self.scenario.cloud
+        return None if cloud is None else {"use": name_of(cloud.coordinator), "every": cloud.every, "wait": cloud.wait}
+
+    def _graph(self) -> dict[str, Any]:
+        topology = self.topology
+        rounds = 1 if topology.static else min(topology.period or SAMPLED_ROUNDS, SAMPLED_ROUNDS)
+        found = graph_facts([topology.graph(k) for k in range(rounds)], self.scenario.mixing)
+        degree = found.pop("degree")
+        return {
+            "kind": topology.kind, **found, "degree_min": degree["min"], "degree_mean": degree["mean"], "degree_max": degree["max"],
+            "mixing": name_of(self.scenario.mixing), "static": topology.static, "directed": topology.directed,
+            "notes": [*topology.notes, *found["notes"], *self.catalogue.notes, *self._late()],
+        }  # fmt: skip
+
+    def _late(self) -> list[str]:
+        """Incidents that may come after the end. Only a prediction, so they are noted, not refused."""
+        end = self.predicted()["virtual_seconds"]
+        late = [row for row in self.world.timeline() if row["at"] > end]
+        return [f"E119 {row['kind']} at {row['at']:g} s may never happen: the run is predicted to end at {end:.0f} s" for row in late]
+
+    def _edges(self) -> list[list[Any]]:
+        return [[a, b, self._link(a, b)] for a, b in sorted(self.topology.graph(0).edges)]
+
+    def _link(self, a: str, b: str) -> dict[str, float]:
+        link = self.world.link(a, b)
+        return {"latency": link.latency, "bandwidth": link.bandwidth, "loss": link.loss}
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return list(self.topology.graph(0).edges)
+
+    def _transit(self, a: str, b: str, size: int) -> float:
+        return self.world.fastest(a, b) + size / self.world.link(a, b).bandwidth
+
+    def _frame_bytes(self) -> int:
+        """Size of a frame of the last round, header included."""
+        terms, shared = self.terms, self.layout.ranges(self.transfer.plan(self.scenario.rounds - 1, self.layout).shared)
+        payload = self.scenario.codec.encode(np.zeros(length(shared), np.float32))
+        first = self.topology.names[0]
+        header = Header(
+            run=terms.run, kind="update", sender=first, incarnation=1, receiver=first, round=terms.rounds - 1, seq=terms.rounds,
+            codec=type(terms.codec).__name__, layout=self.layout.digest, ranges=shared, samples=len(self.shards[first].train), age=0.0,
+            mass=1.0, degree=1, closes=0.0, met=-1, sent_at=0.0, answers=-1, sha256=bytes(32),
+        )  # fmt: skip
+        return len(seal(header, payload)) + payload.nbytes
+
+    def _frames_a_round(self) -> float:
+        rounds = range(min(self.scenario.rounds, SAMPLED_ROUNDS))
+        return sum(len(partners(self.topology, self.terms, name, k)[0]) for k in rounds for name in self.topology.names) / len(rounds)
+
+    def _fit_seconds(self, name: str) -> float:
+        from p2pftl.learning.fit import samples_seen
+
+        lesson = self.scenario.transfer.plan(0, self.layout)
+        samples = samples_seen(self.scenario.fit, lesson, len(self.shards[name].train))
+        return samples * self.terms.seconds_per_sample / self.scanners[name].speed
+
+    def _shared(self, round: int) -> int:
+        return length(self.layout.ranges(self.scenario.transfer.plan(round, self.layout).shared))
+
+    def _any_shard(self) -> Shard:
+        return self.shards[self.topology.names[0]]
+
+
+def compile_plan(scenario: Scenario) -> Plan:
+    """Compile `scenario`. Raises ScenarioError, TopologyError or DataError when it cannot run as written."""
+    from p2pftl.learning.models import Model
+
+    topology = scenario.topology.build(scenario.seed)
+    scanners = {name: scenario.twins.get(name, Scanner()) for name in topology.names}
+    catalogue = scenario.data.source.catalogue(scanners, scenario.seed)
+    _check_units(scenario, catalogue)
+    data = scenario.data
+    shards = deal(catalogue, topology.names, data.split, data.test, data.validation, scenario.seed)
+    cloud = scenario.cloud
+    terms = Terms(
+        run=f"{scenario.name}-{number(scenario.seed, 'run', scenario.name, bits=32):08x}", seed=scenario.seed, rounds=scenario.rounds,
+        everyone=topology.names, aggregator=scenario.aggregator, codec=scenario.codec, mixing=scenario.mixing, pace=scenario.pace,
+        partners=scenario.partners, cloud=CloudTerms(cloud.every, cloud.wait, cloud.deadline) if cloud else None,
+        evaluate=scenario.evaluate.every, seconds_per_sample=scenario.fit.seconds_per_sample,
+    )  # fmt: skip
+    links = (cloud.links or scenario.links) if cloud else None
+    world = World(topology, scenario.links, scenario.incidents, links, scenario.seed, scenario.device.day_s)
+    model = Model(scenario.model, len(catalogue.classes), scenario.seed)
+    return Plan(scenario, topology, world, terms, model.layout, catalogue, scanners, shards)
+
+
+def _check_units(scenario: Scenario, catalogue: Catalogue) -> None:
+    """Raise DataError E336 for an incident that acts on Hounsfield units where the studies have none: it would change nothing."""
+    physical = [incident for incident in scenario.incidents if any(isinstance(effect, Drift | Dose) for effect in incident.effects())]
+    if physical and catalogue.unit != "HU":
+        problem = f"{physical[0].kind} acts on Hounsfield units, and the {name_of(scenario.data.source)} data are grey values"
+        raise DataError("E336", problem, where="incidents", fix="remove it, or use phantom or dicom data")

@@ -1,0 +1,103 @@
+"""Building a participant where it will live: it reads its own shard there, and pixels never travel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from p2pftl.agenda import Participant
+from p2pftl.cloud.cloud import Cloud
+from p2pftl.cloud.seams import Coordinator
+from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
+from p2pftl.imaging.previews import write_preview
+from p2pftl.imaging.scanner import Scanner
+from p2pftl.learning.specs import ModelSpec, Recipe
+from p2pftl.params import Layout
+from p2pftl.terms import Terms
+from p2pftl.world.topology import CLOUD
+from p2pftl.world.world import World
+
+
+@dataclass(frozen=True)
+class Recruiter:
+    """Called by name in a participant's own process; models and the common test set are made once per process.
+
+    previews: folder for one picture per twin, None for none.
+    """
+
+    terms: Terms
+    world: World
+    source: Source
+    shards: Mapping[str, Shard]
+    scanners: Mapping[str, Scanner]
+    classes: int
+    layout: Layout
+    model: ModelSpec
+    recipe: Recipe
+    transfer: Any
+    coordinator: Coordinator | None
+    simulated: bool
+    previews: Path | None
+    _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, name: str) -> Participant:
+        if name == CLOUD:
+            assert self.coordinator is not None
+            return Cloud(self.coordinator, self.terms, self.world, self.layout)
+        return self._twin(name)
+
+    def _twin(self, name: str) -> Participant:
+        from p2pftl.learning.classification import Classification
+        from p2pftl.learning.models import Model, prepare_torch
+        from p2pftl.twin import Twin
+
+        prepare_torch()
+        shard = self.shards[name]
+        cohorts = {"train": self.source.read(shard.train), "validation": self._read(shard.validation)}
+        cohorts["test"] = self._once("test", lambda: self._read(shard.test))
+        model = self._once("model", lambda: Model(self.model, self.classes, self.terms.seed))
+        start = self._once("start", model.take)
+        if self.previews is not None:
+            write_preview(cohorts["train"], self.previews / f"{name}.png")
+        scanner = self.scanners[name]
+        task = Classification(name, model, start, cohorts, scanner, self.recipe, self.transfer, self.terms.seed, self.classes)
+        told = about(shard, scanner, self.classes, simulated=self.simulated)
+        return Twin(name, task, self.terms, self.world, speed=scanner.speed, about=told)
+
+    def _read(self, samples: tuple[Sample, ...]) -> Cohort:
+        if samples:
+            return self.source.read(samples)
+        empty = self.source.read(self.shards[self.terms.everyone[0]].train[:1])
+        return Cohort(empty.pixels[:0], empty.labels[:0], empty.unit, empty.window, empty.pixel_mm)
+
+    def _once(self, what: str, make: Any) -> Any:
+        if what not in self._kept:
+            self._kept[what] = make()
+        return self._kept[what]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to one process."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "_kept"} | {"_kept": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def about(shard: Shard, scanner: Scanner, classes: int, *, simulated: bool) -> dict[str, Any]:
+    """What a twin tells of itself: counts and configuration, no key of any patient.
+
+    simulated: the studies were acquired with `scanner`; of others only what their headers or manifest say is known.
+    """
+    labels = Counter(sample.label for sample in shard.train)
+    seen = sorted({sample.scanner for sample in (*shard.train, *shard.validation)} - {""})
+    return {
+        "train": len(shard.train),
+        "validation": len(shard.validation),
+        "test": len(shard.test),
+        "patients": len({sample.patient for sample in (*shard.train, *shard.validation)}),
+        "labels": tuple(labels[k] for k in range(classes)),
+        "scanner": asdict(scanner) if simulated else {"seen": ", ".join(seen), "speed": scanner.speed},
+    }
