@@ -77,7 +77,10 @@ def test_what_is_waited_for_is_said_before_the_first_event():
     live.progress(12, 96)
     text = "\n".join(screen(live, 80, 24))
     assert "writing phantom studies 12/96" in text
-    live(staged()[0])
+    planned, *later = staged()
+    live(planned)
+    assert "writing" in "\n".join(screen(live, 80, 24)), "after the plan the actors still have to start"
+    live(later[0])
     assert "writing" not in "\n".join(screen(live, 80, 24))
 
 
