@@ -182,9 +182,10 @@ def _exchange(history: History, facts: Mapping[str, Any]) -> str:
     kind = facts.get("topology", {}).get("kind") or "given"
     whom = _PARTNERS.get(_use(policies.get("partners")), "partners among the neighbours")
     over = str(kind).replace("_", " ")
+    article = "an" if over[:1] in "aeiou" else "a"
     cloud = facts.get("cloud")
     alone = "" if cloud else ", without a server,"
-    words = f"They learnt from each other{alone} over a {over} topology: {rounds} of training and merging with {whom}"
+    words = f"They learnt from each other{alone} over {article} {over} topology: {rounds} of training and merging with {whom}"
     if not cloud:
         return words + "."
     every = cloud.get("every")
