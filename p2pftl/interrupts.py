@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -34,7 +35,7 @@ class Interrupts:
         return 128 + self.came[0] if self.came else 0
 
     def install(self) -> None:
-        """Answer signals (again: Ray puts its own answer to SIGTERM in place of ours). `nohup` stays what it is."""
+        """Answer signals. `nohup` stays what it is."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -51,18 +52,32 @@ class Interrupts:
         try:
             self._raise_due()
             yield
-            self._raise_due()  # Ray may have swallowed it
+            self._raise_due()  # what happened here may have swallowed it
         except KeyboardInterrupt:
             self._over = True
             raise
-        except SystemExit as end:  # Ray's answer to SIGTERM while it starts
-            if end.code != signal.SIGTERM:
-                raise
-            self.came.append(signal.SIGTERM)
-            self._over = True
-            raise KeyboardInterrupt from None
         finally:
             self._open = False
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let signals wait outside the process while Ray starts, then take them.
+
+        Meanwhile Ray puts answers of its own in place of ours, in Python and in C++; an interruption there is lost, or aborts
+        the process at its end. Children must not inherit the hold: they end by SIGTERM.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        held = [True]
+        os.register_at_fork(after_in_child=lambda: held and signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            held.clear()
+            self.install()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def patiently(self, act: Callable[[], None]) -> None:
         """Do `act`, which finishes by force when it is called again: a signal later than GRACE seconds makes it hurry."""

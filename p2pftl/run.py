@@ -164,9 +164,8 @@ class _Work:
         """The swarm that carries the twins, made on first use."""
         if self.swarm is not None:
             return self.swarm
-        with self.interrupts.open():
+        with self.interrupts.held_back():
             swarm = _swarm(self.executor, self.address, plan, self.view)
-        self.interrupts.install()
         self.swarm = Attended(swarm, self.interrupts.open)
         for sink in _exporters(self.executor):
             tell.add(sink, planned)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from p2pftl.errors import UsageError
 
-PATIENCE = 3.0
+PATIENCE = 2.0
 LOCAL = "use --executor local"
 _PLACE = re.compile(r"(?P<client>ray://)?(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
 _ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
