@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -92,14 +93,14 @@ def run(
 ) -> int:
     """Run a scenario and write its report."""
     scenario = _load(file, settings, variant, seed, twins_per_actor)
+    from p2pftl import run as work
+
     if workers is not None:
         scenario = _packed(scenario, workers, twins_per_actor)
     if out is not None and out.resolve() in (file.resolve(), file.resolve().parent):
         raise UsageError("E602", "the run folder would be where the scenario is", where=str(out), fix="choose another --out")
     if scenario.seed_chosen and not quiet:
         typer.echo(f"seed {scenario.seed} (chosen; repeat this run with --seed {scenario.seed})")
-    from p2pftl import run as work
-
     return work.run(scenario, out=out, executor=executor.value, address=address, quiet=quiet, force=force)
 
 
@@ -192,6 +193,7 @@ def version() -> int:
 
 def main() -> None:
     """The console script."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy's and torch's pools win nothing here, and would take signals meant for us
     code: Any = 1
     try:
         app(prog_name="p2pftl")
@@ -204,6 +206,8 @@ def main() -> None:
     except (OSError, ValueError):
         _close_stdout()
         code = code or 1
+    if code in (129, 130, 143):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses Ctrl-C again gets the same end
     sys.exit(code)
 
 

@@ -15,6 +15,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 GRACE = 3.0  # seconds that tidying up after one signal is left alone by the next
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let signals wait; threads that are started meanwhile (numpy's, a screen's) never take one, which leaves all to this thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Interrupts:
     """The signals that end a run, from `with` to its end; does nothing outside the main thread.
 
@@ -61,23 +74,31 @@ class Interrupts:
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Let signals wait outside the process while Ray starts, then take them.
+        """Let signals wait outside the process while Ray starts, then take them: raises KeyboardInterrupt.
 
         Meanwhile Ray puts answers of its own in place of ours, in Python and in C++; an interruption there is lost, or aborts
-        the process at its end. Children must not inherit the hold: they end by SIGTERM.
+        the process at its end. Children must not inherit the hold, for they end by SIGTERM; and they leave the terminal's
+        process group, so that Ctrl-C reaches nobody but us.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         held = [True]
-        os.register_at_fork(after_in_child=lambda: held and signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS))
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+        def on_its_own() -> None:
+            if held:
+                os.setpgid(0, 0)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+        os.register_at_fork(after_in_child=on_its_own)
         try:
-            yield
-        finally:
-            held.clear()
-            self.install()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            with unheard():
+                try:
+                    yield
+                finally:
+                    held.clear()
+                    self.install()
+            self._raise_due()
+        except KeyboardInterrupt:
+            self._over = True
+            raise
 
     def patiently(self, act: Callable[[], None]) -> None:
         """Do `act`, which finishes by force when it is called again: a signal later than GRACE seconds makes it hurry."""

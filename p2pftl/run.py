@@ -7,7 +7,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from p2pftl import __version__
 from p2pftl.errors import P2pftlError, UsageError
 from p2pftl.events import Event, FitRejected, RoundDone, RunFinished, RunPlanned
 from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, RunFolder
-from p2pftl.interrupts import Interrupts
+from p2pftl.interrupts import Interrupts, unheard
 from p2pftl.observe import record, summary
 from p2pftl.observe.live import replay as show_again
 from p2pftl.observe.live import view as choose_view
@@ -100,7 +100,9 @@ class _Work:
         """Do it; return the exit code if no signal decides it. Raises KeyboardInterrupt when it was not even planned."""
         started = time.monotonic()
         try:
-            with self.view:
+            with ExitStack() as screen:
+                with unheard():
+                    screen.enter_context(self.view)
                 with self.interrupts.open():
                     self.view.status("reading the scenario's data")
                     plan = compile_plan(self.scenario)
@@ -165,8 +167,7 @@ class _Work:
         if self.swarm is not None:
             return self.swarm
         with self.interrupts.held_back():
-            swarm = _swarm(self.executor, self.address, plan, self.view)
-        self.swarm = Attended(swarm, self.interrupts.open)
+            self.swarm = Attended(_swarm(self.executor, self.address, plan, self.view), self.interrupts.open)
         for sink in _exporters(self.executor):
             tell.add(sink, planned)
         return self.swarm

@@ -189,7 +189,7 @@ class RaySwarm:
                     (Path.home() / ".ray" / "auth_token").chmod(0o600)
             else:
                 context = ray.init(address=address, **common)
-        except (OSError, RayError, ValueError, RuntimeError) as error:
+        except Exception as error:
             self.stop()
             problem = f"no Ray cluster at {address or 'this machine'} ({type(error).__name__})"
             raise UsageError("E604", problem, fix="check --address, or use --executor local") from error
