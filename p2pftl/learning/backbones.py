@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +19,25 @@ class Anatomy:
     """An empty network and how to read it.
 
     module: on the meta device, without values; groups: module prefixes per layer group, input first, head last;
-    mean, std: of the training images per input channel (a grey image is repeated to as many).
+    mean, std: of the training images per input channel (a grey image is repeated to as many); flat_after: the module whose
+    output [B, C, 1, 1] the network's forward pass makes [B, C].
     """
 
     module: nn.Module
     groups: tuple[tuple[str, ...], ...]
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    flat_after: str = ""
+
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The network as one module per layer group, to be run one after the other; they share their values with `module`."""
+        return tuple(nn.Sequential(*self._pieces(prefixes)) for prefixes in self.groups)
+
+    def _pieces(self, prefixes: tuple[str, ...]) -> Iterator[nn.Module]:
+        for prefix in prefixes:
+            yield self.module.get_submodule(prefix)
+            if prefix == self.flat_after:
+                yield nn.Flatten(1)
 
     def group_of(self, name: str) -> int:
         """Layer group of the module or parameter called `name`."""
@@ -98,7 +110,7 @@ def _squeezenet(classes: int) -> Anatomy:
     module.classifier[2] = nn.Identity()
     blocks = (("0", "1", "2"), ("3", "4", "5"), ("6", "7", "8"), ("9", "10"), ("11", "12"))
     groups = tuple(tuple(f"features.{layer}" for layer in block) for block in blocks)
-    return Anatomy(module, (*groups, ("classifier",)))
+    return Anatomy(module, (*groups, ("classifier",)), flat_after="classifier")
 
 
 def _mobilenet(classes: int) -> Anatomy:
@@ -108,14 +120,15 @@ def _mobilenet(classes: int) -> Anatomy:
     blocks = (("0",), ("1",), ("2", "3"), ("4", "5", "6"), ("7", "8"), ("9", "10", "11", "12"))
     groups = tuple(tuple(f"features.{layer}" for layer in block) for block in blocks)
     groups = (*groups, ("avgpool", "classifier.0", "classifier.1"))
-    return Anatomy(module, (*groups, ("classifier.2", "classifier.3")))
+    return Anatomy(module, (*groups, ("classifier.2", "classifier.3")), flat_after="avgpool")
 
 
 def _resnet(classes: int) -> Anatomy:
     from torchvision.models import resnet18
 
     stem = ("conv1", "bn1", "relu", "maxpool")
-    return Anatomy(resnet18(num_classes=classes), (stem, ("layer1",), ("layer2",), ("layer3",), ("layer4", "avgpool"), ("fc",)))
+    groups = (stem, ("layer1",), ("layer2",), ("layer3",), ("layer4", "avgpool"), ("fc",))
+    return Anatomy(resnet18(num_classes=classes), groups, flat_after="avgpool")
 
 
 BACKBONES: dict[str, Callable[[int], Anatomy]] = {
