@@ -8,7 +8,8 @@ in the entry-point group `p2pftl.aggregator`, called with the other keys.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import distributions
 
 from p2pftl.errors import ScenarioError, nearest
 
@@ -19,9 +20,20 @@ SEAMS = (
 
 
 @cache
+def offered() -> dict[str, dict[str, str]]:
+    """Return seam -> name -> "module:class" of every policy installed. Reads the metadata of all packages: once."""
+    found: dict[str, dict[str, str]] = {seam: {} for seam in SEAMS}
+    for distribution in distributions():
+        for point in distribution.entry_points:
+            group, _, seam = point.group.partition(".")
+            if group == "p2pftl" and seam in found:
+                found[seam].setdefault(point.name, point.value)  # what comes first on the path counts, as with modules
+    return found
+
+
 def registered(seam: str) -> dict[str, str]:
     """Return name -> "module:class" of every policy installed for `seam`."""
-    return {point.name: point.value for point in entry_points(group=f"p2pftl.{seam}")}
+    return offered()[seam]
 
 
 @cache
@@ -30,12 +42,12 @@ def find(seam: str, name: str) -> type:
 
     Raises ScenarioError E126 when no installed package offers it.
     """
-    for point in entry_points(group=f"p2pftl.{seam}"):
-        if point.name == name:
-            found: type = point.load()
-            return found
     known = registered(seam)
-    raise ScenarioError("E126", f"{seam}.use = {name}: no such policy", fix=nearest(name, known))
+    if name not in known:
+        raise ScenarioError("E126", f"{seam}.use = {name}: no such policy", fix=nearest(name, known))
+    module, _, qualname = known[name].partition(":")
+    found: type = getattr(import_module(module), qualname)
+    return found
 
 
 def name_of(policy: object) -> str:

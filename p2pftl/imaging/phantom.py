@@ -8,20 +8,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from annotated_types import Interval
 
 from p2pftl.draw import draw, number
 from p2pftl.errors import DataError
-from p2pftl.imaging.anatomy.lesions import Pathology
 from p2pftl.imaging.anatomy.render import Order, Pictures, rendered
 from p2pftl.imaging.cohort import Catalogue, Cohort, Progress, Sample, Shard, Source
-from p2pftl.imaging.dicom_write import Study, kernel_name, write_slice
-from p2pftl.imaging.pixels import hounsfield
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.imaging.slice_file import opened, parse
+
+if TYPE_CHECKING:  # who only lists the studies need not wait for pydicom and scipy
+    from p2pftl.imaging.anatomy.lesions import Pathology
 
 VERSION = "2"  # of anatomy, scanner model and header; a new one leaves old files alone and makes new ones
 
@@ -85,6 +84,9 @@ class Phantom(Source):
 
     def read(self, samples: Sequence[Sample]) -> Cohort:
         """Read the files that prepare() made: [N, size, size] int16 HU; pixel_mm is the median. Raises DataError E3xx."""
+        from p2pftl.imaging.pixels import hounsfield
+        from p2pftl.imaging.slice_file import opened, parse
+
         pixels = np.empty((len(samples), self.size, self.size), np.int16)
         sides: list[float] = []
         for row, sample in enumerate(samples):
@@ -156,6 +158,8 @@ class Series:
 
     def sample(self, planned: Sample) -> Sample:
         """Return the sample as it lies on disk."""
+        from p2pftl.imaging.dicom_write import kernel_name
+
         file = self.folder / f"{planned.index + 1:04d}.dcm"
         return replace(planned, file=str(file), index=0, scanner=f"{self.scanner.vendor} {kernel_name(self.scanner)}")
 
@@ -183,6 +187,7 @@ def _made(series: Sequence[Series]) -> Iterator[Series]:
 def _write(series: Series, pictures: Pictures) -> None:
     """Acquire and write a series beside its place, then rename: never half a series, also with two writers."""
     from p2pftl.imaging.acquisition import acquire
+    from p2pftl.imaging.dicom_write import Study, write_slice
 
     # float64: rounding to whole HU then gives the same file on every machine
     seen = acquire(pictures.hu.astype(np.float64), series.scanner, pictures.pixel_mm, draw(series.order.seed, "acquisition"))

@@ -118,7 +118,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guests\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[p2pftl.codec]\nrounded = guests:Rounded\nbroken = nowhere:Codec\n")
     monkeypatch.syspath_prepend(tmp_path)
-    caches = (policies.registered, policies.find, forms.form)
+    caches = (policies.offered, policies.find, forms.form)
     for cached in caches:
         cached.cache_clear()
     yield

@@ -14,14 +14,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from p2pftl.errors import UsageError
-from p2pftl.imaging.anatomy.lesions import Pathology
-from p2pftl.imaging.anatomy.patient import Patient
-from p2pftl.imaging.anatomy.shapes import Plane
+
+if TYPE_CHECKING:
+    from p2pftl.imaging.anatomy.lesions import Pathology
+    from p2pftl.imaging.anatomy.shapes import Plane
 
 AHEAD = 2  # orders a process holds, so that it never waits for the next
 
@@ -67,6 +68,8 @@ def rendered(orders: Sequence[Order]) -> Iterator[Pictures]:
 
 def drawn(order: Order) -> Pictures:
     """Draw one order in this process."""
+    from p2pftl.imaging.anatomy.patient import Patient  # here: it brings scipy, which who only places orders need not wait for
+
     patient = Patient(order.seed, order.pathology, order.size)
     levels = patient.levels(order.slices)
     hu = np.stack([patient.slice(z, order.thickness)[0] for z in levels])
