@@ -7,7 +7,7 @@ Everything a person sees (live view, report, metrics, replay) is a fold over thi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgpack
@@ -210,9 +210,13 @@ KINDS: dict[str, type[Event]] = {
 }  # fmt: skip
 
 
+_FIELDS = {kind: sorted(item.name for item in fields(kind)) for kind in KINDS.values()}
+
+
 def pack(event: Event) -> bytes:
     """Return the canonical bytes of `event`: msgpack of [kind, {field: value}], keys sorted."""
-    packed: bytes = msgpack.packb([type(event).__name__, _sorted(asdict(event))], use_bin_type=True)
+    content = {name: _sorted(getattr(event, name)) for name in _FIELDS[type(event)]}
+    packed: bytes = msgpack.packb([type(event).__name__, content], use_bin_type=True)
     return packed
 
 
@@ -226,6 +230,8 @@ def unpack(data: bytes) -> Event:
 
 
 def _sorted(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Mapping):
         return {key: _sorted(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):

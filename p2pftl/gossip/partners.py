@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
 from p2pftl.draw import draw
 from p2pftl.errors import ScenarioError
+
+KEPT = 1 << 14
+"""So many draws are remembered: some rounds of some thousand twins."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class OnePeerExponential:
         if n == 1:
             return ()
         tau = (n - 1).bit_length()
-        peer = everyone[(everyone.index(me) + 2 ** (round % tau)) % n]
+        peer = everyone[(bisect_left(everyone, me) + 2 ** (round % tau)) % n]
         if peer not in neighbours:
             problem = f"partners one_peer_exponential: in round {round} {me} sends to {peer}, which is no neighbour of it"
             raise ScenarioError("E128", problem, fix="use topology complete, exponential or one_peer_exponential")
@@ -80,5 +85,11 @@ class Epidemic:
 def _some(count: int, me: str, neighbours: Sequence[str], round: int, seed: int) -> tuple[str, ...]:
     if count >= len(neighbours):
         return tuple(neighbours)
-    chosen = draw(seed, "partners", me, round).choice(len(neighbours), count, replace=False)
-    return tuple(neighbours[position] for position in sorted(chosen.tolist()))
+    return tuple([neighbours[position] for position in _positions(count, len(neighbours), me, round, seed)])
+
+
+@lru_cache(maxsize=KEPT)
+def _positions(count: int, among: int, me: str, round: int, seed: int) -> tuple[int, ...]:
+    """Remembered because in lockstep every neighbour draws it too."""
+    chosen = draw(seed, "partners", me, round).choice(among, count, replace=False)
+    return tuple(sorted(chosen.tolist()))

@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from p2pftl.agenda import Step
 from p2pftl.errors import P2pftlError
 from p2pftl.events import Crashed, Event, IncidentBegan, IncidentEnded, TwinDone, TwinLost
+from p2pftl.swarm.horizon import Horizon, Least, reach
 from p2pftl.swarm.seams import Advanced, Delivered, Died, Swarm
 from p2pftl.world.incidents import Crash
 from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
 
 REVIVALS = 3
+HELD = 100_000
+"""So many events may wait for their turn (about 50 MB); beyond it those far ahead wait for the others."""
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Seat:
     """What the conductor knows of one participant.
 
     step: its last answer; until: how far it was told to go, None while it rests; coming: arrivals it has not
-    processed; unacknowledged: flight -> arrivals of frames not known to be delivered; crashes: scripted ones ahead.
+    processed, sorted; unacknowledged: flight -> arrivals of frames not known to be delivered; crashes: scripted ones ahead.
     """
 
     step: Step
@@ -46,26 +51,41 @@ class Seat:
     @property
     def next(self) -> float:
         """Virtual time of its next event."""
-        return math.inf if self.gone else min([self.step.next, *self.coming])
+        return math.inf if self.gone else min(self.step.next, self._hears)
 
     @property
     def sends(self) -> float:
         """Earliest virtual time at which it could send, hearing nothing that is not on its way already."""
-        return math.inf if self.gone else min(self.step.sends, min(self.coming, default=math.inf) + self.step.reacts)
+        return math.inf if self.gone else min(self.step.sends, self._hears + self.step.reacts)
 
     @property
     def crash(self) -> float:
         """Virtual time of its next scripted crash; a twin that is done no longer crashes."""
         return self.crashes[0].at if self.crashes and not (self.gone or self.step.done) else math.inf
 
+    @property
+    def lands(self) -> float:
+        """Virtual time at which the first frame arrives that is not known to be delivered."""
+        return min((arrives[0] for arrives in self.unacknowledged.values()), default=math.inf)
+
+    @property
+    def reacts(self) -> float:
+        """How long after hearing something it could send at the earliest."""
+        return math.inf if self.gone else self.step.reacts
+
+    @property
+    def _hears(self) -> float:
+        return self.coming[0] if self.coming else math.inf
+
 
 class Conductor:
     """Advances a swarm through virtual time. Iterating over it runs the scenario and yields its events in order.
 
-    first: the participants' first steps; scripted: incident events known before the start; degraded: what was lost unscripted.
+    first: the participants' first steps; scripted: incident events known before the start; degraded: what was lost unscripted;
+    held: about so many events are kept until nothing earlier can come.
     """
 
-    def __init__(self, world: World, swarm: Swarm, first: Sequence[Step], scripted: Sequence[Event] = ()) -> None:
+    def __init__(self, world: World, swarm: Swarm, first: Sequence[Step], scripted: Sequence[Event] = (), *, held: int = HELD) -> None:
         self.world = world
         self.swarm = swarm
         self.names = tuple(step.name for step in first)
@@ -74,7 +94,19 @@ class Conductor:
         self.finished = self.latest = 0.0
         self._heap: list[tuple[float, str, int, int, Event]] = []
         self._added = 0
-        self._receivers = _reach(world, self.names)
+        self._place = {name: place for place, name in enumerate(self.names)}
+        self._reach = reach(world, self.names)
+        self._horizon = Horizon(self._reach)
+        self._least = Least()  # of each, the earliest event that it could still tell of
+        self._changed = dict.fromkeys(self.names)
+        self._open: dict[str, None] = {}  # who might be able to go on
+        self._held, self._middle, self._ahead = held, math.inf, Least()
+        self._active = {name for name in self.names if name != CLOUD}
+        self._busy = 0
+        self._aloft: Counter[str] = Counter()
+        self._mortal = [name for name in self.names if self.seats[name].crashes]
+        self._crashes: dict[str, float] = {}  # as they were last taken in
+        self._near = self._who_is_near()
         for event in scripted:
             self._keep(event, -1)
         for step in first:
@@ -94,7 +126,7 @@ class Conductor:
 
     def remaining(self) -> Iterator[Event]:
         """Yield what is still held back: after an interruption, or at the end (nothing scripted for later happens)."""
-        end = self.finished if all(seat.next == math.inf for seat in self.seats.values()) else self._horizon()
+        end = self.finished if all(seat.next == math.inf for seat in self.seats.values()) else self._ripe_before()
         while self._heap:
             event = heapq.heappop(self._heap)[-1]
             if event.t <= end:
@@ -104,51 +136,77 @@ class Conductor:
 
     def _dispatch(self) -> bool:
         """Advance everybody who may; return False when nothing is left to do."""
+        self._take_in_changes()
         self._forget_crashes()
-        while True:
-            safe = self._safe_times()
-            crashing = [name for name in self.names if self._may_crash(name, safe[name])]
-            if not crashing:
-                break
+        self._open.update(dict.fromkeys(self._horizon.passed()))
+        while crashing := [name for name in self._mortal if self._may_crash(name)]:
             for name in crashing:
                 self._crash(name)
-        for name, seat in self.seats.items():
-            limit = min(safe[name], self._limit(name))
-            if seat.until is None and seat.next < limit:
-                seat.until = limit
-                self.swarm.advance(name, limit)
-        if any(seat.until is not None or seat.unacknowledged for seat in self.seats.values()):
+            self._take_in_changes()
+            self._open.update(dict.fromkeys(self._horizon.passed()))
+        furthest = self._furthest()
+        while self._ahead.first()[0] <= furthest and self._ahead.first()[1]:
+            self._open[self._ahead.first()[1]] = None
+            self._ahead.set(self._ahead.first()[1], math.inf)
+        for name in sorted(self._open, key=self._place.__getitem__):
+            self._go_on(name, furthest)
+        self._open.clear()
+        if self._busy or self._aloft:
             return True
         waiting = [name for name, seat in self.seats.items() if seat.next < math.inf]
         if waiting:
             raise RuntimeError(f"virtual time stands still: {', '.join(waiting)} wait for each other; please report this scenario")
         return False
 
-    def _safe_times(self) -> dict[str, float]:
-        """For each participant the earliest virtual time at which a frame that is not sent yet could arrive."""
-        safe = dict.fromkeys(self.names, math.inf)
-        could = {name: self.seats[name].sends for name in self.names}
-        heap = [(t, name) for name, t in could.items() if t < math.inf]
-        heapq.heapify(heap)
-        while heap:
-            t, name = heapq.heappop(heap)
-            if t > could[name]:
-                continue
-            for receiver, latency in self._receivers[name]:
-                arrival = t + latency
-                if arrival < safe[receiver]:
-                    safe[receiver] = arrival
-                    seat = self.seats[receiver]
-                    if not seat.gone and arrival + seat.step.reacts < could[receiver]:
-                        could[receiver] = arrival + seat.step.reacts
-                        heapq.heappush(heap, (could[receiver], receiver))
-        return safe
+    def _furthest(self) -> float:
+        """Up to which virtual time anybody goes on: if too many events are held back, to the middle of them until that is reached.
 
-    def _limit(self, name: str) -> float:
-        """Not past an undelivered frame, one's own crash, or the crash of somebody one sends to."""
+        Whoever holds them back is the earliest of all, so it can always go on.
+        """
+        earliest = self._least.first()[0]
+        if len(self._heap) <= self._held:
+            self._middle = math.inf
+        elif self._middle == math.inf or self._middle < earliest:
+            self._middle = max(earliest, sorted(entry[0] for entry in self._heap)[len(self._heap) // 2])
+        return self._middle
+
+    def _go_on(self, name: str, furthest: float) -> None:
+        """Advance `name` if it may; else it is looked at again when what it waits for has changed."""
         seat = self.seats[name]
-        ahead = [self.seats[receiver].crash for receiver, _ in self._receivers[name]]
-        return min([seat.crash, *_first(seat), *ahead])
+        upcoming = seat.next
+        if seat.until is not None or upcoming == math.inf:
+            return
+        if upcoming > furthest:
+            self._ahead.set(name, upcoming)
+            return
+        safe = self._horizon.safe(name)
+        limit = min(safe, seat.lands, min((other.crash for other in self._near.get(name, ())), default=math.inf))
+        if upcoming < limit:
+            seat.until = limit
+            self._busy += 1
+            self.swarm.advance(name, limit)
+        elif upcoming >= safe:
+            self._horizon.watch(name, upcoming)
+
+    def _take_in_changes(self) -> None:
+        """Tell whoever keeps account of all of those who changed."""
+        changed, self._changed = self._changed, {}
+        for name in changed:
+            seat = self.seats[name]
+            self._horizon.tell(name, seat.sends, seat.reacts)
+            self._least.set(name, min(seat.next, seat.crash))
+            if seat.gone or seat.step.done:
+                self._active.discard(name)
+            elif name != CLOUD:
+                self._active.add(name)
+            if seat.crash != self._crashes.get(name, math.inf):
+                self._crashes[name] = seat.crash
+                self._everybody()
+        self._open.update(changed)
+
+    def _everybody(self) -> None:
+        """Look at everybody again."""
+        self._open.update(dict.fromkeys(self.names))
 
     # ------------------------------------------------------------------ what comes back
 
@@ -157,11 +215,17 @@ class Conductor:
         if seat.until is None:
             return
         reached = min(seat.until, step.next)
-        seat.step, seat.until = step, None
-        seat.coming = [arrival for arrival in seat.coming if arrival >= reached]
+        seat.step = step
+        self._rest(seat)
+        del seat.coming[: bisect_left(seat.coming, reached)]
         self._collect(seat, step)
 
+    def _rest(self, seat: Seat) -> None:
+        self._busy -= seat.until is not None
+        seat.until = None
+
     def _collect(self, seat: Seat, step: Step) -> None:
+        self._changed[step.name] = None
         for event in step.events:
             seat.counted += 1
             self.latest = max(self.latest, event.t)
@@ -172,30 +236,54 @@ class Conductor:
             receiver = self.seats.get(parcel.receiver)
             if receiver is not None and not receiver.gone:
                 receiver.unacknowledged[parcel.flight] = parcel.arrives
-                receiver.coming.extend(parcel.arrives)
+                self._aloft[parcel.sender] += 1
+                for arrival in parcel.arrives:
+                    insort(receiver.coming, arrival)
+                self._changed[parcel.receiver] = None
 
     def _delivered(self, report: Delivered) -> None:
         seat = self.seats[report.receiver]
         arrives = seat.unacknowledged.pop(report.flight, ())
-        if report.lost and arrives:
+        if not arrives:
+            return
+        self._landed([report.flight])
+        self._changed[report.receiver] = None
+        if report.lost:
             for arrival in arrives:
                 seat.coming.remove(arrival)
             self._degrade(f"a frame to {report.receiver} was lost with the process that held it")
 
+    def _landed(self, flights: Iterable[tuple[str, int]]) -> None:
+        for sender, _ in flights:
+            self._aloft[sender] -= 1
+            if not self._aloft[sender]:
+                del self._aloft[sender]
+
     # ------------------------------------------------------------------ crashes
+
+    def _who_is_near(self) -> dict[str, list[Seat]]:
+        """For each participant those with scripted crashes among itself and whom it can send to: it does not go past their crashes."""
+        near: dict[str, list[Seat]] = {}
+        for name in self._mortal:
+            for other in (name, *self._reach.senders(name)):
+                near.setdefault(other, []).append(self.seats[name])
+        return near
 
     def _forget_crashes(self) -> None:
         """Once every twin is done, the cloud crashes no more."""
-        if all(seat.gone or seat.step.done for name, seat in self.seats.items() if name != CLOUD):
-            for seat in self.seats.values():
-                seat.crashes.clear()
+        if self._mortal and not self._active:
+            for name in self._mortal:
+                self.seats[name].crashes.clear()
+                self._changed[name] = None
+            self._mortal, self._near = [], {}
+            self._take_in_changes()
 
-    def _may_crash(self, name: str, safe: float) -> bool:
+    def _may_crash(self, name: str) -> bool:
         """It rests before its crash, nothing can still reach it before, and what it sent has left its process."""
         seat = self.seats[name]
-        if seat.until is not None or seat.crash == math.inf or min([seat.next, safe, *_first(seat)]) < seat.crash:
+        if seat.until is not None or seat.crash == math.inf or name in self._aloft:
             return False
-        return not any(sender == name for other in self.seats.values() for sender, _ in other.unacknowledged)
+        return min(seat.next, self._horizon.safe(name), seat.lands) >= seat.crash
 
     def _crash(self, name: str) -> None:
         seat = self.seats[name]
@@ -213,7 +301,9 @@ class Conductor:
             at = seat.sends if seat.sends < math.inf else self.latest
             self._keep(Crashed(t=at, twin=name, incarnation=seat.incarnation, scripted=False), seat.counted)
             self._degrade(f"{name} died: {report.reason}")
-            seat.until, seat.coming, seat.unacknowledged = None, [], {}
+            self._rest(seat)
+            self._landed(seat.unacknowledged)
+            seat.coming, seat.unacknowledged = [], {}
             seat.revivals += 1
             if seat.revivals > REVIVALS:
                 self._lose(name, at, "it died again and again")
@@ -234,6 +324,7 @@ class Conductor:
     def _lose(self, name: str, at: float, reason: str) -> None:
         seat = self.seats[name]
         seat.gone = True
+        self._changed[name] = None
         self.finished = max(self.finished, at)
         seat.step = replace(seat.step, next=math.inf, sends=math.inf, parcels=(), events=())
         self._degrade(f"{name} did not come back: {reason}")
@@ -248,31 +339,17 @@ class Conductor:
         self._added += 1
         heapq.heappush(self._heap, (event.t, event.twin, count, self._added, event))
 
-    def _horizon(self) -> float:
+    def _ripe_before(self) -> float:
         """No event before this virtual time can still come."""
-        return min((min(seat.next, seat.crash) for seat in self.seats.values()), default=0.0)
+        self._take_in_changes()
+        return self._least.first()[0] if self.seats else 0.0
 
     def _ripe(self) -> Iterator[Event]:
-        horizon = self._horizon()
+        horizon = self._ripe_before()
         while self._heap and self._heap[0][0] < horizon:
             if self._heap[0][2] == -1 and horizon == math.inf and self._heap[0][0] > self.finished:
                 return
             yield heapq.heappop(self._heap)[-1]
-
-
-def _first(seat: Seat) -> list[float]:
-    return [arrives[0] for arrives in seat.unacknowledged.values()]
-
-
-def _reach(world: World, names: Sequence[str]) -> dict[str, list[tuple[str, float]]]:
-    """Whom each participant could ever send to, with the least latency."""
-    graph = world.topology.union()
-    reach = {name: [(peer, world.fastest(name, peer)) for peer in sorted(graph.neighbors(name))] for name in names if name != CLOUD}
-    if CLOUD in names:
-        for name in reach:
-            reach[name].append((CLOUD, world.fastest(name, CLOUD)))
-        reach[CLOUD] = [(name, world.fastest(CLOUD, name)) for name in sorted(reach) if name != CLOUD]
-    return reach
 
 
 def incident_events(timeline: Sequence[Mapping[str, object]]) -> list[Event]:

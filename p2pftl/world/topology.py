@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import networkx as nx
 
@@ -22,6 +24,8 @@ CLOUD = "cloud"
 MOST_TWINS = 10_000
 MOST_EDGES = 1_000_000
 KEPT_ROUNDS = 16
+KEPT_NUMBERS = 1 << 22
+"""Of graphs that never repeat, so many numbers are remembered (4 bytes each): 1,300 rounds of 1,000 twins with two neighbours."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -56,7 +60,8 @@ class Topology:
     groups: Mapping[str, str] = field(default_factory=dict)
     columns: int = 0
     notes: tuple[str, ...] = ()
-    _kept: OrderedDict[int, _Shape] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
+    _graphs: OrderedDict[int, Graph] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
+    _shapes: OrderedDict[int, _Shape] = field(default_factory=OrderedDict, init=False, repr=False, compare=False)
 
     @property
     def static(self) -> bool:
@@ -65,7 +70,13 @@ class Topology:
 
     def graph(self, round: int = 0) -> Graph:
         """The frozen graph of `round`; an nx.DiGraph if directed (edge a -> b: a sends to b)."""
-        return self._shape(round).graph
+        key = round % self.period if self.period else round
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = self.rounds(key)
+            while len(self._graphs) > KEPT_ROUNDS:
+                self._graphs.popitem(last=False)
+        return found
 
     def neighbours(self, name: str, round: int = 0) -> tuple[str, ...]:
         """Sorted twins that `name` can send to in `round`."""
@@ -98,32 +109,63 @@ class Topology:
         return _frozen(joined)
 
     def _shape(self, round: int) -> _Shape:
+        """Who sends to whom in `round`. Twins of unequal speed are many rounds apart, so far more of these are kept than graphs."""
         key = round % self.period if self.period else round
-        found = self._kept.get(key)
+        found = self._shapes.get(key)
         if found is None:
-            found = self._kept[key] = _shape(self.rounds(key))
-            while len(self._kept) > KEPT_ROUNDS:
-                self._kept.popitem(last=False)
+            found = self._shapes[key] = _shape(self.graph(key), {} if self.period else self._place)
+            most = KEPT_ROUNDS if self.period else max(KEPT_ROUNDS, KEPT_NUMBERS // found.numbers)
+            while len(self._shapes) > most:
+                self._shapes.popitem(last=False)
+        elif not self.period:
+            self._shapes.move_to_end(key)
         return found
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is only remembered: a topology travels to every actor."""
-        state = {key: value for key, value in self.__dict__.items() if key != "_union"}
-        return state | {"_kept": OrderedDict()}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_union", "_place")}
+        return state | {"_graphs": OrderedDict(), "_shapes": OrderedDict()}
+
+
+class _Peers(Protocol):
+    def __getitem__(self, name: str, /) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
 class _Shape:
-    graph: Graph
-    outward: Mapping[str, tuple[str, ...]]
-    inward: Mapping[str, tuple[str, ...]]
+    """Whom each twin sends to and who sends to it. numbers: how many a packed one takes."""
+
+    outward: _Peers
+    inward: _Peers
+    numbers: int
 
 
-def _shape(graph: Graph) -> _Shape:
+class _Packed:
+    """Peers of all twins by their places in the sorted names: a tenth of the memory of tuples of names."""
+
+    def __init__(self, peers: Mapping[str, tuple[str, ...]], place: Mapping[str, int]) -> None:
+        self._names, self._place = tuple(place), place
+        self._ends = array("i", accumulate((len(peers[name]) for name in place), initial=0))
+        self._peers = array("i", (place[peer] for name in place for peer in peers[name]))
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        place = self._place[name]
+        return tuple([self._names[peer] for peer in self._peers[self._ends[place] : self._ends[place + 1]]])
+
+
+def _shape(graph: Graph, place: Mapping[str, int]) -> _Shape:
+    """With `place`, the twins' places in the sorted names, the shape is packed."""
     outward = {name: tuple(sorted(peers)) for name, peers in graph.adjacency()}
-    if not isinstance(graph, nx.DiGraph):
-        return _Shape(graph, outward, outward)
-    return _Shape(graph, outward, {name: tuple(sorted(peers)) for name, peers in graph.pred.items()})
+    inward = {name: tuple(sorted(peers)) for name, peers in graph.pred.items()} if isinstance(graph, nx.DiGraph) else outward
+    numbers = graph.number_of_nodes() + 2 * graph.number_of_edges()
+    if not place:
+        return _Shape(outward, inward, numbers)
+    sent = _Packed(outward, place)
+    return _Shape(sent, sent if inward is outward else _Packed(inward, place), numbers)
 
 
 def _frozen(graph: Graph) -> Graph:

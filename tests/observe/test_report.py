@@ -13,7 +13,7 @@ from p2pftl.observe.charts import Plot, Scale, curves, step_of
 from p2pftl.observe.history import Band, Point, by_bytes, by_round, by_time, fold
 from p2pftl.observe.summary import Summary
 from p2pftl.observe.summary import save as save_summary
-from tests.observe.staged import png, save, staged
+from tests.observe.staged import FRAME, png, save, staged
 
 VOID = {"meta", "img"}
 DRAWN = {"line", "path", "rect", "circle"}
@@ -76,6 +76,19 @@ def test_the_report_tells_the_whole_run_in_one_small_file(tmp_path):
     assert text.count("data:image/png;base64,") == 8
 
 
+def test_the_traffic_section_says_what_a_frame_holds_and_what_accuracy_the_bytes_bought(tmp_path):
+    text = written(save(tmp_path / "run")).partition("<h2>Traffic</h2>")[2].partition("<h2>")[0]
+    assert "Mean test accuracy against bytes sent" in text
+    assert "no exchange" in text
+    assert "<td>half</td>" in text
+    assert f"{4 * 47_936 / 1000:.0f} kB" in text
+    assert f"{100 * 400 / (FRAME - 400):.2f} % of the payload" in text
+    (tmp_path / "alone").mkdir()
+    alone = written(recorded(tmp_path / "alone", staged(exchange=False, rounds=3)))
+    assert "against bytes sent" not in alone
+    assert "of the payload" not in alone
+
+
 def test_synthetic_is_said_where_data_are_synthetic_and_nowhere_else(tmp_path):
     synthetic = written(save(tmp_path / "a"))
     assert synthetic.count(">synthetic</span>") == 8
@@ -122,6 +135,7 @@ def test_a_thousand_twins_fit_two_megabytes(tmp_path):
     text = written(recorded(tmp_path, staged(twins=1000, rounds=2)))
     assert len(text) < 2_000_000
     assert "of 1,000" in text
+    assert max(table.count("<tr") for table in re.findall(r"<table.*?</table>", text, flags=re.S)) <= 101
 
 
 def test_previews_are_shown_once_per_scanner_and_within_bounds(tmp_path):

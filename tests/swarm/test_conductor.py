@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from p2pftl import events as facts
 from p2pftl.agenda import Step
+from p2pftl.draw import draw
 from p2pftl.errors import CheckpointError
 from p2pftl.events import Event
 from p2pftl.gossip.aggregators import PushSum
@@ -25,6 +27,7 @@ from p2pftl.swarm.seams import Advanced, Delivered, Died, Report
 from p2pftl.world.incidents import Crash, Leave, Outage, Partition
 from p2pftl.world.links import Link
 from p2pftl.world.topologies import Complete, Ring, Star
+from p2pftl.world.topologies import Epidemic as EpidemicGraph
 from tests.history import check_history
 from tests.toys import Toy, conduct, play, storm, toy
 
@@ -290,3 +293,55 @@ def test_a_loss_is_told_even_if_an_incident_was_due_between_the_others_end_and_i
     outcome = conduct(run, Frail({"ct-02": [4]}, revivable=False), tmp_path)
     assert [event.twin for event in outcome.of(facts.TwinLost)] == ["ct-02"]
     assert outcome.of(facts.TwinLost)[0].t > 9.0
+
+
+# ---------------------------------------------------------------------- cost
+
+
+@PACES
+@pytest.mark.parametrize("shuffle", [None, 0])
+def test_who_is_far_ahead_waits_when_too_many_events_are_held_back(pace: Any, shuffle: int | None, tmp_path: Path) -> None:
+    """A slow twin holds back the events of all others; how many are kept changes nothing of what is told."""
+
+    def told(run: Toy, held: int) -> tuple[list[Event], int]:
+        swarm = LocalSwarm(shuffle=None if shuffle is None else np.random.default_rng(shuffle))
+        first = swarm.start(run, [run.names], Vault(tmp_path))
+        conductor, most, events = Conductor(run.world, swarm, first, incident_events(run.world.timeline()), held=held), 0, list[Event]()
+        for event in conductor:
+            events.append(event)
+            most = max(most, len(conductor._heap))
+        return events, most
+
+    alone = toy(rounds=40, pace=pace, partners=Nobody(), link=Link(latency=1000.0), speeds={"ct-01": 0.05})
+    (bounded, few), (free, many) = told(alone, 40), told(alone, 10**6)
+    assert bounded == free
+    assert few < 120
+    assert many > 2 * few
+    assert told(storm(pace=pace), 10)[0] == told(storm(pace=pace), 10**6)[0]
+
+
+@PACES
+@pytest.mark.parametrize("shape", ["ring", "epidemic"])
+def test_the_work_per_event_does_not_grow_with_the_number_of_twins(pace: Any, shape: str, tmp_path: Path) -> None:
+    """Counted in calls of the conductor's functions, not in time."""
+
+    def looks(twins: int) -> float:
+        topology = Ring(twins=twins).build(1) if shape == "ring" else EpidemicGraph(s=2, twins=twins).build(1)
+        speeds = {name: 1.0 + 7 * draw(1, "speed", name).random() for name in topology.names}
+        run, count = toy(topology, rounds=3, pace=pace, speeds=speeds), Counter[str]()
+
+        def watch(frame: Any, event: str, _: Any) -> None:
+            if event == "call" and frame.f_code.co_filename.endswith(("conductor.py", "horizon.py")):
+                count[frame.f_code.co_name] += 1
+
+        swarm = LocalSwarm()
+        conductor = Conductor(run.world, swarm, swarm.start(run, [run.names], Vault(tmp_path / str(twins), every=3)))
+        sys.setprofile(watch)
+        try:
+            events = sum(1 for _ in conductor)
+        finally:
+            sys.setprofile(None)
+        return sum(count.values()) / events
+
+    few, many = looks(32), looks(128)
+    assert many < 1.2 * few

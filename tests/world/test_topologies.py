@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,19 @@ def test_only_a_few_rounds_are_kept_and_forgotten_ones_come_back_the_same() -> N
     first = sorted(topology.graph(0).edges)
     for round in range(1, 3 * KEPT_ROUNDS):
         topology.graph(round)
-    assert len(topology._kept) == KEPT_ROUNDS
+    assert len(topology._graphs) == KEPT_ROUNDS
     assert sorted(topology.graph(0).edges) == first
+
+
+def test_whom_twins_many_rounds_apart_send_to_is_not_drawn_again_for_each() -> None:
+    drawn = []
+    policy = Epidemic(4, 10).build(3)
+    topology = replace(policy, rounds=lambda round: drawn.append(round) or policy.rounds(round))  # type: ignore[func-returns-value]
+    for round in range(300):
+        graph = policy.graph(round)
+        assert topology.neighbours("ct-01", round) == topology.inward("ct-01", round) == tuple(sorted(graph["ct-01"]))
+        assert topology.neighbours("ct-10", round // 8) == tuple(sorted(policy.graph(round // 8)["ct-10"]))
+    assert drawn == list(range(300))
 
 
 @pytest.mark.parametrize("policy", [Regular(4, 16), OnePeerExponential(8), Epidemic(4, 15), Clusters(3, 3)], ids=lambda p: type(p).__name__)
