@@ -10,7 +10,7 @@ Units: mm, HU, kV, mA s per rotation; frequencies in 1/mm.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812
-from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from p2pftl.errors import ScenarioError
+from p2pftl.imaging.artefacts import degrade
+from p2pftl.imaging.condition import SOUND, Condition, check_condition
 from p2pftl.imaging.scanner import Scanner
 
 TUBE_KV = (70, 80, 90, 100, 110, 120, 130, 140)
@@ -43,6 +44,7 @@ AIR, BRIGHTEST = -1024, 3071  # what 12 bits hold
 
 Spectrum = npt.NDArray[np.float64]
 Images = Tensor | npt.NDArray[Any]
+Draws = type[np.float64] | type[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,26 @@ class Acquired:
     out_of_model: Tensor
 
 
-def acquire(hu: Images, scanner: Scanner, pixel_mm: float, generator: np.random.Generator, geometry: Geometry = TYPICAL) -> Acquired:
-    """Scan the true anatomy `hu` [B, n, n]: blur by the MTF, add noise, shift by the calibration error, clamp, round.
+def acquire(
+    hu: Images, scanner: Scanner, pixel_mm: float, generator: np.random.Generator, geometry: Geometry = TYPICAL,
+    *, condition: Condition = SOUND, sectors: int = 1, draws: Draws = np.float64,
+) -> Acquired:  # fmt: skip
+    """Scan the true anatomy `hu` [B, n, n]: blur by the MTF, add noise, artefacts and the calibration error, clamp, round.
 
+    sectors: angular sectors of the noise, 1 for isotropic; 6 makes it directional as in a patient, from 256 pixels up
+    (at 128 the pixel grid has folded direction away). draws: float32 is twice as fast and gives other noise.
     Raises ScenarioError E118 for a setting outside the model's range.
     """
+    check_condition(condition)
     true = torch.as_tensor(hu)
     true = true if true.is_floating_point() else true.float()
-    sigma, starved = noise_sigma(true, scanner, pixel_mm, geometry)
+    exposed = scanner if condition.output == 1 else replace(scanner, dose=scanner.dose * condition.output)
     side = true.shape[-1]
+    sigma, starved = noise_sigma(true, exposed, pixel_mm, geometry, sectors=sectors)
+    grain = noise(true.shape, scanner.kernel, pixel_mm, generator, geometry, sectors=sectors, draws=draws).to(true)
     blurred = torch.fft.irfft2(torch.fft.rfft2(true) * _mtf(side, pixel_mm, scanner.kernel, geometry).to(true), s=(side, side))
-    seen = blurred + sigma * noise(true.shape, scanner.kernel, pixel_mm, generator, geometry).to(true) + scanner.hu_offset
+    noisy = blurred + sigma * grain if sectors == 1 else blurred + (sigma * grain).sum(1)
+    seen = (noisy if condition.sound else degrade(noisy, true, condition, pixel_mm, geometry.sample_mm)) + scanner.hu_offset
     return Acquired(seen.clamp(AIR, BRIGHTEST).round().to(torch.int16), starved)
 
 
@@ -106,11 +117,12 @@ def added_noise(
     return math.sqrt(1 / factor - 1) * sigma * noise(seen.shape, scanner.kernel, pixel_mm, generator, geometry).float()
 
 
-def noise_sigma(hu: Images, scanner: Scanner, pixel_mm: float, geometry: Geometry = TYPICAL) -> tuple[Tensor, Tensor]:
+def noise_sigma(hu: Images, scanner: Scanner, pixel_mm: float, geometry: Geometry = TYPICAL, *, sectors: int = 1) -> tuple[Tensor, Tensor]:
     """Return the local noise, standard deviation in HU [B, n, n], and [B] bool: did any ray get fewer than 30 photons?
 
     Variance of each ray, F/N + (sigma_e/E)^2/N^2, averaged over the rays through a pixel: unfiltered mean
-    backprojection over 32 angles on a 48 x 48 grid. Starved rays count as 30 photons. Raises ScenarioError E118.
+    backprojection over 32 angles on a 48 x 48 grid. Starved rays count as 30 photons. With several sectors
+    [B, sectors, n, n]: what the rays of each direction alone would give. Raises ScenarioError E118.
     """
     check(scanner)
     images = torch.as_tensor(hu)
@@ -125,18 +137,26 @@ def noise_sigma(hu: Images, scanner: Scanner, pixel_mm: float, geometry: Geometr
     photons = photons_in_air(scanner, geometry) * torch.exp(-paths)
     starved = (photons < STARVED).any(2).any(0)
     variance = ray_variance(photons.clamp(min=STARVED), scanner.kvp)[:, :, None].expand(-1, -1, 1, -1)
-    local = F.grid_sample(variance, across, align_corners=False, padding_mode="border").mean(0)
-    local = F.interpolate(local[:, None], size=(side, side), mode="bilinear")[:, 0]
+    back = F.grid_sample(variance, across, align_corners=False, padding_mode="border")
+    if sectors == 1:
+        local = F.interpolate(back.mean(0)[:, None], size=(side, side), mode="bilinear")[:, 0]
+    else:
+        local = F.interpolate(torch.einsum("ka,abij->bkij", _ray_shares(sectors).to(back), back), size=(side, side), mode="bilinear")
     return image_noise(local, scanner.kvp, scanner.kernel, geometry), starved
 
 
 def noise(
-    shape: torch.Size | tuple[int, ...], kernel: str, pixel_mm: float, generator: np.random.Generator, geometry: Geometry = TYPICAL
-) -> Tensor:
-    """Return noise of unit variance with the kernel's power spectrum, [B, n, n] float64."""
-    white = torch.from_numpy(generator.standard_normal(tuple(shape)))
+    shape: torch.Size | tuple[int, ...], kernel: str, pixel_mm: float, generator: np.random.Generator, geometry: Geometry = TYPICAL,
+    *, sectors: int = 1, draws: Draws = np.float64,
+) -> Tensor:  # fmt: skip
+    """Return noise of unit variance with the kernel's power spectrum, [B, n, n]; for several sectors their parts [B, sectors, n, n]."""
+    white = torch.from_numpy(generator.standard_normal(tuple(shape), dtype=draws))
     side = shape[-1]
-    coloured: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * _noise_colour(side, pixel_mm, kernel, geometry), s=(side, side))
+    colour = _noise_colour(side, pixel_mm, kernel, geometry).to(white)
+    waves = torch.fft.rfft2(white) * colour
+    if sectors > 1:
+        waves = waves[:, None] * _wave_shares(side, sectors).to(white)
+    coloured: Tensor = torch.fft.irfft2(waves, s=(side, side))
     return coloured
 
 
@@ -178,6 +198,33 @@ def apodisation(kernel: str, frequency: Spectrum, geometry: Geometry = TYPICAL) 
     return np.interp(np.abs(frequency) / geometry.nyquist, at, factor, right=0.0)
 
 
+def mtf(kernel: str, frequency: Spectrum, geometry: Geometry = TYPICAL) -> Spectrum:
+    """Modulation transfer at `frequency`, 1/mm: kernel times detector aperture. Optimistic: no focal spot."""
+    aperture: Spectrum = np.sinc(np.minimum(frequency * geometry.sample_mm, 1)) ** 2
+    return apodisation(kernel, frequency, geometry) * aperture
+
+
+def nps(kernel: str, frequency: Spectrum, geometry: Geometry = TYPICAL) -> Spectrum:
+    """Noise power at `frequency`, 1/mm, in arbitrary units, before the pixel grid folds it; 0 at 0."""
+    power: Spectrum = frequency * apodisation(kernel, frequency, geometry) ** 2 * np.sinc(frequency * geometry.sample_mm) ** 4
+    return power
+
+
+@lru_cache(maxsize=64)
+def mtf50(kernel: str, geometry: Geometry = TYPICAL) -> float:
+    """Frequency, 1/mm, at which half the modulation is left."""
+    f = np.linspace(0, geometry.nyquist, 8193)
+    return float(f[np.argmax(mtf(kernel, f, geometry) < 0.5)])
+
+
+@lru_cache(maxsize=64)
+def nps_mean(kernel: str, geometry: Geometry = TYPICAL) -> float:
+    """Mean frequency of the noise, 1/mm: of the radial average, not weighted by the circumference."""
+    f = np.linspace(0, geometry.nyquist, 8193)
+    power = nps(kernel, f, geometry)
+    return float((f * power).sum() / power.sum())
+
+
 def check(scanner: Scanner) -> None:
     """Raise ScenarioError E118 when a setting lies outside what the model was fitted to."""
     if not TUBE_KV[0] <= scanner.kvp <= TUBE_KV[-1]:
@@ -194,6 +241,8 @@ def check(scanner: Scanner) -> None:
 
 @lru_cache(maxsize=8)
 def _curve(kernel: str) -> tuple[Spectrum, Spectrum]:
+    from scipy.interpolate import make_interp_spline  # here: 0.3 s for every process, and few of them simulate a scanner
+
     spline = make_interp_spline((0, 0.25, 0.5, 0.75, 1), APODISATION[kernel], k=2)
     at = np.linspace(0, 1, 4097)
     return at, np.clip(spline(at), 0, None)
@@ -204,7 +253,7 @@ def _noise_colour(side: int, pixel_mm: float, kernel: str, geometry: Geometry) -
     """Square root of the NPS on the half plane of rfft2, scaled to unit variance: f A^2 sinc^4, folded by the pixel grid."""
     down, right = np.fft.fftfreq(side, pixel_mm), np.fft.rfftfreq(side, pixel_mm)
     f = np.linspace(0, geometry.nyquist, 4097)
-    radial = f * apodisation(kernel, f, geometry) ** 2 * np.sinc(f * geometry.sample_mm) ** 4
+    radial = nps(kernel, f, geometry)
     power = np.zeros((side, side // 2 + 1))
     for row in range(-3, 4):
         for column in range(-3, 4):
@@ -219,9 +268,9 @@ def _noise_colour(side: int, pixel_mm: float, kernel: str, geometry: Geometry) -
 
 @lru_cache(maxsize=128)
 def _mtf(side: int, pixel_mm: float, kernel: str, geometry: Geometry) -> Tensor:
-    """Kernel times detector aperture on the half plane of rfft2; optimistic: no focal spot."""
+    """The modulation transfer on the half plane of rfft2."""
     f = np.hypot(np.fft.fftfreq(side, pixel_mm)[:, None], np.fft.rfftfreq(side, pixel_mm)[None])
-    return torch.from_numpy(apodisation(kernel, f, geometry) * np.sinc(np.minimum(f * geometry.sample_mm, 1)) ** 2)
+    return torch.from_numpy(mtf(kernel, f, geometry))
 
 
 @lru_cache(maxsize=4)
@@ -233,3 +282,28 @@ def _rays(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     along = torch.stack([s * angle.cos() - t * angle.sin(), s * angle.sin() + t * angle.cos()], -1)
     detector = s * angle.cos() + t * angle.sin()
     return along, torch.stack([detector, torch.zeros_like(detector)], -1)
+
+
+@lru_cache(maxsize=32)
+def _wave_shares(side: int, sectors: int) -> Tensor:
+    """How much of each wave's amplitude belongs to each angular sector [sectors, n, n // 2 + 1]; they sum to 1.
+
+    One white field feeds all sectors, so amplitudes add up and not powers.
+    """
+    angle = np.arctan2(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) % math.pi
+    share = _near(angle[None], sectors)
+    return torch.from_numpy(share / share.sum(0, keepdims=True))
+
+
+@lru_cache(maxsize=8)
+def _ray_shares(sectors: int) -> Tensor:
+    """Weights [sectors, angles] of the rays whose noise makes the waves of a sector: those of detectors along the wave."""
+    share = _near((np.arange(RAY_ANGLES) * math.pi / RAY_ANGLES)[None], sectors)
+    return torch.from_numpy(share / share.sum(1, keepdims=True))
+
+
+def _near(angle: Spectrum, sectors: int) -> Spectrum:
+    """Triangular closeness of `angle` to the middle of each sector; neighbouring sectors overlap."""
+    middle = (np.arange(sectors) + 0.5) * math.pi / sectors
+    apart = (angle - middle.reshape(-1, *[1] * (angle.ndim - 1)) + math.pi / 2) % math.pi - math.pi / 2
+    return np.clip(1 - np.abs(apart) / (math.pi / sectors), 0, None)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pftl.errors import TopologyError
-from p2pftl.gossip.mixing import DENSE, Metropolis, Uniform, check, facts, matrix, spectral_gap
+from p2pftl.gossip.mixing import Metropolis, Uniform
+from p2pftl.gossip.spectrum import DENSE, check, facts, matrix, spectral_gap
 from p2pftl.policies import find, registered
 
 calm = settings(deadline=None)

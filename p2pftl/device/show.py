@@ -1,0 +1,144 @@
+"""A device in words, for `p2pftl twin show | history | export | verify`: plain text, returned and not printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from p2pftl.device import export
+from p2pftl.device.log import DeviceLog, Entry, load
+from p2pftl.device.schema import FEATURES, INSTANTS, LOCAL, SCHEMA
+from p2pftl.device.state import State
+from p2pftl.device.tube import DAY
+from p2pftl.errors import CheckpointError, UsageError, nearest
+
+SUFFIX = ".device.jsonl"
+NUMBERS = 4  # significant digits
+
+
+def find(place: Path, name: str) -> Path:
+    """Return the log of twin `name` in the folder of a run or of a watched device, or `place` itself when it is that file.
+
+    Raises CheckpointError E501, UsageError E613 for a name that is not there.
+    """
+    if place.is_file():
+        return place
+    found = {file.name.removesuffix(SUFFIX): file for folder in (place, place / "twins") for file in sorted(folder.glob(f"*{SUFFIX}"))}
+    if not found:
+        raise CheckpointError("E501", "no device log in this folder", where=place.name, fix="give the folder of a run or a device")
+    if name not in found:
+        raise UsageError("E613", f"no twin {name} here", fix=nearest(name, found))
+    return found[name]
+
+
+def opened(place: Path, name: str) -> DeviceLog:
+    """Return the verified log of twin `name`. Raises CheckpointError E501, E502, E505, UsageError E613."""
+    return load(find(place, name))
+
+
+def show(state: State, *, day_s: float = DAY, local: bool = False) -> str:
+    """Return what is known of a device, feature by feature; what is missing is said once per feature, not shown as a number."""
+    lines = [f"{state.name}: {state.lifecycle}" + (f", {reason}" if (reason := state.get("lifecycle.reason")) else "")]
+    for feature in ("attributes", *FEATURES):
+        lines += _feature(state, feature, day_s, local)
+    for path, wish in state.desired.items():
+        answer = "no answer yet" if wish.at is None else f"{'accepted' if wish.accepted else 'declined'} by {wish.by}"
+        lines += ["", f"advised: {path} = {_value(wish.v)} {wish.unit}".rstrip() + f" ({wish.reason}); {answer}"]
+    return "\n".join(lines)
+
+
+def _feature(state: State, feature: str, day_s: float, local: bool) -> list[str]:
+    paths = [path for path in SCHEMA if path.startswith(f"{feature}.") and (local or path not in LOCAL)]
+    leaves = {path.removeprefix(f"{feature}."): state.leaf(path) for path in paths}
+    known = {name: leaf for name, leaf in leaves.items() if leaf.v is not None}
+    lines = ["", feature] if known or feature == "maintenance" else []
+    width = max(map(len, known), default=0)
+    for name, leaf in known.items():
+        about = f"{leaf.source}, {leaf.quality}, {_when(leaf.t, day_s)}"
+        shown = _when(leaf.v, day_s) if f"{feature}.{name}" in INSTANTS else f"{_value(leaf.v)} {leaf.unit}".rstrip()
+        lines.append(f"  {name:<{width}}  {shown}  ({about})")
+    said = [name for name, leaf in leaves.items() if leaf.v is None and leaf.source]
+    if said:
+        lines.append(f"  missing at the source: {', '.join(said)}")
+    if feature == "maintenance":
+        lines += [f"  {_when(item['t'], day_s)}: {_service(item)}" for item in state.maintenance] or ["  none recorded"]
+    if feature == "learning":
+        lines += [f"  quarantined {_window(item, day_s)}: {item['reason']}" for item in state.quarantine]
+    return lines
+
+
+def history(log: DeviceLog, *, day_s: float = DAY, kinds: Iterable[str] = (), last: int = 0) -> str:
+    """Return the log line by line, oldest first. kinds: of facts to keep, all when empty; last: how many at most, all for 0."""
+    wanted = frozenset(kinds)
+    entries = [entry for entry in log.entries if not wanted or entry.fact.kind in wanted]
+    return "\n".join(_line(entry, day_s) for entry in entries[-last:]) if entries else "nothing of that kind happened"
+
+
+def exported(log: DeviceLog, form: str = "json", *, local: bool = False) -> str:
+    """Return the device as `form`: json (Ditto thing) or dtdl (the model). Raises UsageError E613."""
+    if form == "json":
+        return export.to_json(log, local=local)
+    if form == "dtdl":
+        return export.dtdl()
+    raise UsageError("E613", f"no such form: {form}", fix="allowed: json, dtdl")
+
+
+def verify(place: Path, name: str, *, expected: str = "") -> str:
+    """Return one line that says the log holds. Raises CheckpointError E501, E502 naming the entry that does not, E505, UsageError E613."""
+    log = load(find(place, name), expected=expected)
+    seen = "ends as expected" if expected else "keep the head to notice a cut-off end"
+    return f"{log.state.name}: {len(log)} entries hold, head {log.head}; {seen}"
+
+
+def _line(entry: Entry, day_s: float) -> str:
+    fact = entry.fact
+    return f"{entry.n:>6}  {_when(fact.t, day_s):>10}  {fact.kind:<12}  {_said(fact.kind, fact.data)}  ({fact.source})"
+
+
+def _said(kind: str, data: Mapping[str, Any]) -> str:
+    match kind:
+        case "created":
+            return str(data["name"])
+        case "lifecycle":
+            return f"now {data['to']}: {data['reason']}"
+        case "maintained":
+            return _service(data)
+        case "happened":
+            return str(data["text"])
+        case "quarantine":
+            return "closed" if data["until"] is not None else f"open: {data['reason']}"
+        case "desired":
+            return f"{data['path']} = {_value(data['v'])}: {data['reason']}"
+        case "acknowledged":
+            return f"{data['path']} {'accepted' if data['accepted'] else 'declined'} by {data['by']}"
+        case "exposed":
+            return f"{data['kvp']:g} kV, {data['ma']:g} mA, {data['s']:g} s"
+    values = data.get("values", {})
+    first = ", ".join(f"{name} {_value(value)}" for name, value in list(values.items())[:4] if value is not None)
+    return first + (f" and {len(values) - 4} more" if len(values) > 4 else "")
+
+
+def _service(item: Mapping[str, Any]) -> str:
+    parts = [str(item["kind"]).replace("_", " "), item["part"], f"by {item['by']}" if item["by"] else "", item["note"]]
+    return ", ".join(str(part) for part in parts if part) + (f", down {item['downtime_h']:.0f} h" if item["downtime_h"] else "")
+
+
+def _window(item: Mapping[str, Any], day_s: float) -> str:
+    until = "until now" if item["until"] is None else f"to {_when(item['until'], day_s)}"
+    return f"from {_when(item['since'], day_s)} {until}"
+
+
+def _when(t: float | None, day_s: float) -> str:
+    """A day of the device's calendar; real times (POSIX) as seconds, a reader turns them into dates."""
+    if t is None:
+        return "no time"
+    return f"t {t:.0f}" if t / day_s > 40 * 366 else f"day {t / day_s:.1f}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.{NUMBERS}g}"
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value) or "none"
+    return str(value) or "none"
