@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -27,11 +28,27 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True)
+class Witness:
+    """That the array `saw()` had this digest when it was hashed in this process. It is forgotten on the way to another one."""
+
+    saw: Callable[[], npt.NDArray[np.uint8] | None]
+    digest: bytes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Witness, (_nothing, b"")
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
 class Parcel:
     """A frame on its way: `head` (prefix and header) and `payload`, to be posted to `receiver`.
 
     arrives: virtual arrival times, one per copy, ascending; order: place among frames of one sender that
-    arrive at one instant. payload is None where only the journey matters (the conductor never sees tensors).
+    arrive at one instant. payload is None where only the journey matters (the conductor never sees tensors);
+    witness: that this very payload was hashed in this process, so that its receivers here need not do it again.
     """
 
     sender: str
@@ -40,6 +57,12 @@ class Parcel:
     order: int
     head: bytes
     payload: npt.NDArray[np.uint8] | None
+    witness: Witness | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def hashed(self) -> bytes | None:
+        """Digest of the payload, if it is the array that the witness saw."""
+        return self.witness.digest if self.witness is not None and self.witness.saw() is self.payload is not None else None
 
     @property
     def flight(self) -> tuple[str, int]:
@@ -82,7 +105,7 @@ class Participant(Protocol):
         """Process events before `until`, at most to the end of one round."""
         ...
 
-    def snapshot(self) -> bytes:
+    def snapshot(self) -> bytes | memoryview:
         """Return everything needed to go on from here."""
         ...
 

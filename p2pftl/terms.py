@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from p2pftl.gossip.codecs import Dense
+from p2pftl.gossip.frames import Expectation
 from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.params import Layout
+from p2pftl.world.topology import CLOUD
 
 
 @dataclass(frozen=True)
@@ -34,3 +40,18 @@ class Terms:
     cloud: CloudTerms | None = None
     evaluate: int = 1
     seconds_per_sample: float = 0.05
+
+    @cached_property
+    def peers(self) -> frozenset[str]:
+        """Everybody who may send a frame."""
+        return frozenset(self.everyone) | ({CLOUD} if self.cloud else frozenset())
+
+    @cached_property
+    def codecs(self) -> Mapping[str, Codec]:
+        """By kind of frame: what the cloud hears and answers is whole, it has nothing to fill gaps with."""
+        whole = Dense() if self.codec.partial else self.codec
+        return {"update": self.codec, "upload": whole, "answer": whole}
+
+    def expectation(self, me: str, layout: Layout) -> Expectation:
+        """What `me` is ready to accept."""
+        return Expectation(self.run, me, self.peers, self.codecs, layout)

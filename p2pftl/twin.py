@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,38 +20,17 @@ import numpy.typing as npt
 
 from p2pftl import events as facts
 from p2pftl.agenda import Agenda, Kind, Parcel, Step
-from p2pftl.errors import FrameRefused
-from p2pftl.exchange import dispatch, order, partners, receive
-from p2pftl.gossip.frames import Expectation, Header, digest
+from p2pftl.errors import CheckpointError, FrameRefused
+from p2pftl.exchange import Round, both_in_time, dispatch, order, partners, receive, settled
+from p2pftl.gossip.frames import Header, digest
 from p2pftl.gossip.mailbox import Mailbox, Update, newest
 from p2pftl.gossip.seams import Copy, Heard
-from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Task
+from p2pftl.learning.task import Coming, FitDiverged, Learnt, Memory, Scene, Task
 from p2pftl.params import Ranges, Vector, gather, scatter
-from p2pftl.state import TwinState
+from p2pftl.state import EMPTY, Departure, TwinState, origin
 from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
-
-
-@dataclass
-class Round:
-    """The round a twin is in, from sending to merging.
-
-    sent: whether fit and sending are behind it; expected: senders whose frame counts; reached: receiver -> arrival of our frame there;
-    closes: when gossip ends at the latest; cloud_until: when waiting for the cloud ends; upload: order of its frame.
-    """
-
-    number: int
-    degree: int
-    directed: bool
-    sent: bool = False
-    expected: frozenset[str] = frozenset()
-    reached: Mapping[str, float] = field(default_factory=dict)
-    closes: float = 0.0
-    cloud_until: float = -math.inf
-    upload: int = -1
-    answer: Update | None = None
-    bytes_sent: int = 0
 
 
 class Twin:
@@ -64,29 +44,30 @@ class Twin:
     ) -> None:
         self.name = name
         self.task = task
-        self.terms = terms
-        self.world = world
-        self.speed = speed
+        self.terms, self.world, self.speed = terms, world, speed
         self.about = dict(about or {})
         self.agenda = Agenda()
-        self.vector = task.initial()
-        self.own = Copy(np.empty(0, np.float32))
+        self.model = Departure(task.initial())
+        self.own = Copy(EMPTY)
+        self.told: Vector | None = None
         self.shared: Ranges = ()
         self.memory: Memory | None = None
-        self.incarnation = 1
-        self.completed = 0
-        self.seq = 0
+        self.incarnation, self.completed, self.seq = 1, 0, 0
         self.met: dict[str, int] = {}
         self.current: Round | None = None
         self.learnt: Learnt | FitDiverged | None = None
         self.retired = False
-        peers = frozenset(terms.everyone) - {name} | ({CLOUD} if terms.cloud else set())
-        self.mailbox = Mailbox(Expectation(terms.run, name, peers, type(terms.codec).__name__, task.layout), terms.codec)
+        self.mailbox = Mailbox(terms.expectation(name, task.layout))
         self.least_fit = self._seconds(task.work(0).samples)
         self._events: list[facts.Event] = []
         self._parcels: list[Parcel] = []
 
     # ------------------------------------------------------------------ what the swarm calls
+
+    @property
+    def vector(self) -> Vector:
+        """All parameters as they are now, not to be written."""
+        return self.model.vector
 
     def begin(self, at: float = 0.0) -> Step:
         """Announce itself at `at` and wake then. A revived twin goes on after its last completed round."""
@@ -121,17 +102,31 @@ class Twin:
                 self._close_if_ready(t)
         return self._step(round_done=self.completed > completed)
 
-    def snapshot(self) -> bytes:
+    def foresee(self, until: float) -> Coming | None:
+        """The fit that `advance(until)` would begin with, None if it would begin with anything else."""
+        t, kind = self.agenda.entries[0].key[:2] if self.agenda.entries else (math.inf, Kind.WAKE)
+        if t >= until or kind is not Kind.WAKE or self.retired or self.world.back(self.name, t) is not None:
+            return None
+        number = self._next_round()
+        return Coming(self.task, self.vector, number, self._scene(t)) if number < self.terms.rounds else None
+
+    def snapshot(self) -> memoryview:
         """Everything a later incarnation needs: parameters, optimiser state, round, what it knew of its peers."""
+        model, own = self.model, self.own
         return TwinState(
-            self.incarnation, self.completed, self.vector, self.own, self.shared, self.memory, self.mailbox.incarnations
+            incarnation=self.incarnation, completed=self.completed, origin=self._origin, size=len(model.start),
+            ranges=model.ranges, part=model.part, shared=self.shared, age=own.age, mass=own.mass, extra=own.state, memory=self.memory,
+            told=self.told, incarnations=self.mailbox.incarnations,
         ).packed()  # fmt: skip
 
-    def restore(self, saved: bytes, incarnation: int) -> None:
+    def restore(self, saved: bytes | memoryview, incarnation: int) -> None:
         """Take over a saved state as `incarnation`. Raises CheckpointError E502, E505."""
         state = TwinState.unpacked(saved)
-        self.incarnation, self.completed, self.vector = incarnation, state.completed, state.vector
-        self.own, self.shared, self.memory = state.own, state.shared, state.memory
+        if state.origin != self._origin:
+            raise CheckpointError("E502", f"the saved state of {self.name} began with another model", fix="run the scenario again")
+        self.incarnation, self.completed, self.memory, self.told = incarnation, state.completed, state.memory, state.told
+        self.model, self.shared = Departure(self.model.start, state.ranges, state.part), state.shared
+        self.own = Copy(gather(self.vector, self.shared), state.age, state.mass, state.extra)
         self.mailbox.incarnations.update(state.incarnations)
 
     # ------------------------------------------------------------------ a round
@@ -175,8 +170,8 @@ class Twin:
             self._note(facts.FitRejected(t=t, twin=self.name, round=number, reason=learnt.problem))
             return
         assert learnt is not None
-        self.vector, self.memory = learnt.vector, learnt.memory
-        self.own = replace(self.own, vector=gather(self.vector, self.shared), age=self.own.age + learnt.steps)
+        self.model, self.memory = self.model.moved(learnt.vector, self.task.layout), learnt.memory
+        self.own = replace(self.own, vector=gather(learnt.vector, self.shared), age=self.own.age + learnt.steps)
         fitted = facts.Fitted(
             t=t, twin=self.name, round=number, loss=learnt.loss, samples=learnt.samples, steps=learnt.steps, trained=learnt.trained
         )  # fmt: skip
@@ -185,20 +180,22 @@ class Twin:
     def _gossip(self, t: float, receivers: tuple[str, ...]) -> dict[str, float]:
         """Send own copy to `receivers`; return receiver -> arrival of the frames that are not lost."""
         sent, _ = self.terms.aggregator.share(self.own, len(receivers), 0)
-        payload = self.terms.codec.encode(sent.vector)
+        payload = self.terms.codec.encode(sent.vector, self.told)
         header = self._header("update", t, payload=digest(payload), age=sent.age, mass=sent.mass)
         reached: dict[str, float] = {}
         for receiver in receivers:
             arrives = self._dispatch(replace(header, receiver=receiver, met=self.met.get(receiver, -1), seq=self._number()), payload)
             if arrives is not None:
                 reached[receiver] = arrives
+        if self.told is not None and reached:
+            self.told = self.terms.codec.decode(payload.data, len(self.told)).onto(self.told)
         _, self.own = self.terms.aggregator.share(self.own, len(receivers), len(receivers) - len(reached))
         return reached
 
     def _upload(self, t: float) -> None:
         current, cloud = self._round(), self.terms.cloud
         assert cloud is not None
-        payload = self.terms.codec.encode(gather(self.vector, self.shared))
+        payload = self.terms.codecs["upload"].encode(self.own.vector)
         header = self._header("upload", t, payload=digest(payload), age=self.own.age, mass=1.0)
         seq = self._number()
         current.upload = order(self.incarnation, seq)
@@ -215,7 +212,7 @@ class Twin:
         if update.header.kind == "answer":
             self._round().answer = update
         else:
-            self.mailbox.waiting.append(update)
+            self.mailbox.keep(update, every=self.terms.aggregator.whole or self.terms.pace.lockstep)
         self._close_if_ready(t, heard=True)
 
     def _in_time(self, update: Update) -> None:
@@ -237,18 +234,10 @@ class Twin:
         if current is None or not current.sent:
             return
         late = math.nextafter(t, -math.inf) if heard else t
-        gossip = late >= current.closes or current.expected <= self._settled(current.number)
+        gossip = late >= current.closes or current.expected <= settled(self.mailbox.waiting, current.number)
         cloud = late >= current.cloud_until or current.answer is not None
         if gossip and cloud:
             self._merge(t)
-
-    def _settled(self, number: int) -> set[str]:
-        """Peers whose frame of round `number` came, or that went past it without ours, so that it need not be waited for.
-
-        Who is past it and did merge ours is still waited for: its frame was overtaken, and the edge counts at the other end.
-        """
-        headers = [update.header for update in self.mailbox.waiting]
-        return {header.sender for header in headers if header.round == number or header.met < number < header.round}
 
     def _merge(self, t: float) -> None:
         current = self._round()
@@ -263,7 +252,7 @@ class Twin:
             weights = {CLOUD: 1.0}
         elif current.cloud_until > -math.inf:
             self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
-        self.vector = scatter(self.vector, self.shared, self.own.vector)
+        self.model = self.model.put(self.shared, self.own.vector)
         ages = [t - current.answer.header.sent_at] if current.answer else [update.staleness for update in heard]
         stale = sum(ages) / len(ages) if ages else 0.0
         missing = tuple(sorted(current.expected - weights.keys())) if current.answer is None else ()
@@ -274,8 +263,9 @@ class Twin:
         current = self._round()
         last = current.number + 1 >= self.terms.rounds
         if last or (current.number + 1) % self.terms.evaluate == 0:
+            vector = self.vector
             for split in ("validation", "test"):
-                metrics = self.task.score(self.vector, split, self._scene(t) if split == "validation" else Scene())
+                metrics = self.task.score(vector, split, self._scene(t) if split == "validation" else Scene(), current.number)
                 if metrics:
                     self._note(facts.Scored(t=t, twin=self.name, round=current.number, split=split, metrics=metrics))
         self._note(facts.RoundDone(t=t, twin=self.name, round=current.number, bytes_sent=current.bytes_sent, heard=heard))
@@ -294,7 +284,7 @@ class Twin:
         if not terms.aggregator.whole:
             updates = newest(updates)
             if terms.pace.lockstep:
-                updates = [update for update in updates if self._both_in_time(update)]
+                updates = [update for update in updates if both_in_time(update, current)]
         heard = []
         for update in updates:
             header = update.header
@@ -307,23 +297,23 @@ class Twin:
             heard.append(Heard(header.sender, header.round, copy, factor * weight, header.samples, t - header.sent_at))
         return heard
 
-    def _both_in_time(self, update: Update) -> bool:
-        """An edge is active when both its frames arrived before the receiver's deadline: both ends can tell, so W stays symmetric."""
-        header, current = update.header, self._round()
-        if header.round != current.number or update.arrived > current.closes or header.sender not in current.expected:
-            return False
-        return current.directed or current.reached[header.sender] <= header.closes
-
     def _aligned(self, update: Update) -> Vector:
         """What an update says about our shared elements; elements it does not carry fall back to our own."""
-        if update.header.ranges == self.shared:
-            return update.part
-        return gather(scatter(self.vector, update.header.ranges, update.part), self.shared)
+        ranges = update.header.ranges
+        if ranges == self.shared:
+            return update.part.onto(self.own.vector)
+        came = update.part.onto(gather(self.vector, ranges))
+        return gather(scatter(self.vector, ranges, came), self.shared)
 
     def _align(self, ranges: Ranges) -> None:
-        if ranges != self.shared:
-            self.own = replace(self.own, vector=gather(self.vector, ranges))
-            self.shared = ranges
+        """Share `ranges` from now on. Nothing was told yet of elements that are shared for the first time, so the start counts as told."""
+        if ranges == self.shared:
+            return
+        self.own = replace(self.own, vector=gather(self.vector, ranges))
+        if self.terms.codec.partial:
+            known = self.model.start if self.told is None else scatter(self.model.start, self.shared, self.told)
+            self.told = gather(known, ranges)
+        self.shared = ranges
 
     # ------------------------------------------------------------------ small things
 
@@ -340,7 +330,7 @@ class Twin:
         current = self._round()
         return Header(
             run=self.terms.run, kind=kind, sender=self.name, incarnation=self.incarnation, receiver="", round=current.number,
-            seq=0, codec=type(self.terms.codec).__name__, layout=self.task.layout.digest, ranges=self.shared,
+            seq=0, codec=type(self.terms.codecs[kind]).__name__, layout=self.task.layout.digest, ranges=self.shared,
             samples=max(1, self.task.samples), age=float(age), mass=float(mass), degree=current.degree,
             closes=float(current.closes), met=-1, sent_at=float(t), answers=-1, sha256=payload,
         )  # fmt: skip
@@ -384,6 +374,10 @@ class Twin:
     def _round(self) -> Round:
         assert self.current is not None
         return self.current
+
+    @cached_property
+    def _origin(self) -> str:
+        return origin(self.model.start, self.task.layout)
 
     def _number(self) -> int:
         self.seq += 1

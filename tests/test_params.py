@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pftl.params import Layout, gather, length, scatter, weighted_sum
+from p2pftl.params import Layout, covers, gather, length, scatter, union, weighted_sum
 
 KINDS = ("weight", "norm", "statistic")
 
@@ -59,9 +59,23 @@ def test_scatter_undoes_gather_and_touches_nothing_else(case: tuple[Layout, list
     whole = scatter(vector, ranges, part)
     assert gather(whole, ranges).tobytes() == part.tobytes()
     assert scatter(whole, ranges, gather(vector, ranges)).tobytes() == vector.tobytes() == before
-    taken = gather(vector, ranges)
-    taken += 1
-    assert vector.tobytes() == before
+    if not covers(ranges, layout.size):
+        taken = gather(vector, ranges)
+        taken += 1
+        assert vector.tobytes() == before
+
+
+def test_all_of_a_vector_is_not_copied() -> None:
+    vector, other = np.ones(3, np.float32), np.zeros(3, np.float32)
+    assert gather(vector, ((0, 3),)) is vector
+    assert scatter(vector, ((0, 3),), other) is other
+
+
+@given(st.lists(st.sets(st.integers(0, 12)), max_size=3))
+def test_a_union_holds_every_element_once(sets: list[set[int]]) -> None:
+    united = union(*(tuple((element, element + 1) for element in sorted(elements)) for elements in sets))
+    assert [element for start, stop in united for element in range(start, stop)] == sorted(set().union(*sets))
+    assert all(stop < later for (_, stop), (later, _) in itertools.pairwise(united))
 
 
 @given(layouts(), st.integers(0, 3), st.none() | st.integers(0, 3))
@@ -79,11 +93,23 @@ def test_the_digest_tells_names_and_shapes_apart_but_not_kinds() -> None:
     assert len({one.digest, *(Layout(names, shapes, one.kinds, one.groups).digest for names, shapes in others)}) == 5
 
 
-def test_a_weighted_sum_is_folded_in_float64() -> None:
+def test_a_weighted_sum_is_folded_in_float64_and_rounded_once() -> None:
     tiny = np.full(1, 2.0**-30, np.float32)
-    total = weighted_sum([np.ones(1, np.float32), *[tiny] * 64], [1.0] * 65)
-    assert total.dtype == np.float64
-    assert total[0] == 1 + 64 * 2.0**-30
+    total = weighted_sum([np.ones(1, np.float32), *[tiny] * 128], [1.0] * 129)
+    assert total.dtype == np.float32
+    assert total[0] == 1 + 2.0**-23
     assert weighted_sum([tiny, tiny], [2.0, -2.0])[0] == 0
     with pytest.raises(ValueError, match="zip"):
         weighted_sum([tiny], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_383, 16_384, 16_385, 70_001])
+def test_a_weighted_sum_in_stretches_is_the_plain_formula_to_the_bit(size: int) -> None:
+    own, *others = (np.random.default_rng(k).normal(size=size).astype(np.float32) for k in range(4))
+    weights = [0.1, 0.3, 1 / 7]
+    plain, around = np.zeros(size), own.astype(np.float64)
+    for vector, weight in zip(others, weights, strict=True):
+        plain += weight * vector.astype(np.float64)
+        around += weight * (vector.astype(np.float64) - own)
+    assert weighted_sum(others, weights).tobytes() == plain.astype(np.float32).tobytes()
+    assert weighted_sum(others, weights, around=own).tobytes() == around.astype(np.float32).tobytes()

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from p2pftl import events as facts
 from p2pftl.agenda import Step
 from p2pftl.gossip.aggregators import PushSum
-from p2pftl.gossip.codecs import Dense, Half
+from p2pftl.gossip.codecs import Dense, Half, TopK
 from p2pftl.gossip.frames import PREFIX
-from p2pftl.gossip.mixing import Metropolis, Uniform, matrix, spectral_gap
+from p2pftl.gossip.mixing import Metropolis, Uniform
 from p2pftl.gossip.pace import Asynchronous, Synchronous
 from p2pftl.gossip.partners import All, Epidemic, Nobody, OnePeerExponential, Random
+from p2pftl.gossip.spectrum import matrix, spectral_gap
 from p2pftl.params import Vector
 from p2pftl.policies import find, registered
 from p2pftl.swarm.checkpoint import Vault
@@ -36,7 +37,7 @@ from p2pftl.world.incidents import CutLink, Join, Outage, Partition, SlowLink, S
 from p2pftl.world.links import Link
 from p2pftl.world.topology import Topology
 from tests.history import check_history
-from tests.toys import LAYOUT, Outcome, Poison, Pull, Toy, play, storm, toy
+from tests.toys import LAYOUT, Outcome, Poison, Pull, Together, Toy, play, storm, toy
 
 Matrix = npt.NDArray[np.float64]
 
@@ -139,6 +140,45 @@ def test_a_codec_that_rounds_moves_the_mean_by_no_more_than_its_error(tmp_path: 
     run = toy(rounds=6, codec=Half())
     drift = np.abs(end(run, tmp_path).mean(axis=0) - start(run).mean(axis=0)).max()
     assert drift < 6 * 2**-11 * np.abs(start(run)).max()
+
+
+def test_sharing_all_of_a_model_by_top_k_is_sharing_it_densely(tmp_path: Path) -> None:
+    dense, whole = (play(toy(rounds=6, rate=0.2, codec=codec), tmp_path).vectors for codec in (Dense(), TopK(share=1.0)))
+    assert stacked(dense).tobytes() == stacked(whole).tobytes()
+
+
+@pytest.mark.parametrize("pace", [Synchronous(5.0), Asynchronous()], ids=["synchronous", "asynchronous"])
+@pytest.mark.parametrize("partners", [All(), Epidemic(2)], ids=["all", "epidemic"])
+def test_what_top_k_left_out_is_told_later_so_the_twins_agree_in_the_end(partners: Any, pace: Any, tmp_path: Path) -> None:
+    """After one local step, a tenth of the elements a round; nothing leaves the hull of the models after that step."""
+    graph = topologies.Ring(twins=5).build(1)
+    goals = end(toy(graph, rounds=1, rate=1.0, task=Together, partners=Nobody()), tmp_path)
+    run = toy(graph, rounds=120, rate=1.0, task=Together, codec=TopK(share=0.1), partners=partners, pace=pace)
+    models = end(run, tmp_path)
+    assert disagreement(models) < 1e-3 * disagreement(goals)
+    reached = np.concatenate([goals, start(run)])
+    assert (models >= reached.min(axis=0) - FLOAT).all()
+    assert (models <= reached.max(axis=0) + FLOAT).all()
+
+
+def test_what_nobody_heard_does_not_count_as_told(tmp_path: Path) -> None:
+    away = [Partition((("ct-01",),), 0.0, None)]
+    swarm, run = LocalSwarm(), toy(rounds=3, rate=0.5, task=Together, codec=TopK(), incidents=away)
+    list(Conductor(run.world, swarm, swarm.start(run, [run.names], Vault(tmp_path))))
+    lone, other = (swarm.crew.members[name] for name in ("ct-01", "ct-02"))
+    assert (lone.told == lone.model.start).all()  # type: ignore[attr-defined]
+    assert np.count_nonzero(other.told != other.model.start) > 0.1 * len(other.vector)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("codec", sorted(registered("codec")))
+@pytest.mark.parametrize("pace", [Synchronous(4.0), Asynchronous()], ids=["synchronous", "asynchronous"])
+def test_a_storm_under_every_codec_gives_a_possible_history_and_models_near_each_other(codec: str, pace: Any, tmp_path: Path) -> None:
+    run = storm(pace=pace, codec=find("codec", codec)())
+    outcome = play(run, tmp_path)
+    check_history(outcome, run)
+    assert len(outcome.of(facts.TwinDone)) == 8
+    assert not [event for event in outcome.of(facts.FrameRefused) if event.code in ("E414", "E415")]
+    assert play(run, tmp_path, shuffle=3).digest == outcome.digest
 
 
 def test_without_partners_nothing_is_sent_and_nothing_changes(tmp_path: Path) -> None:
@@ -287,7 +327,7 @@ class Tapped(LocalSwarm):
         parcel = self._flying[turn]
         assert parcel.payload is not None
         said = msgpack.unpackb(parcel.head[PREFIX.size :])
-        values = Dense().decode(parcel.payload.data, LAYOUT.size).astype(np.float64)
+        values = Dense().decode(parcel.payload.data, LAYOUT.size).values.astype(np.float64)
         self.frames[parcel.sender, parcel.receiver, said["round"]] = said["mass"], said["mass"] * values
         return super()._deliver(turn)
 

@@ -62,7 +62,7 @@ class Pull:
         moved = (vector + self.rate * (goal - vector)).astype(np.float32)
         return Learnt(moved, float(np.square(goal - moved).mean()), self.samples, 1, 1.0)
 
-    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
         return {"accuracy": float(vector.mean())} if split == "test" else {}
 
 
@@ -94,6 +94,32 @@ class Poison(Pull):
         if self.name == "ct-01" and round >= 2:
             learnt.vector[3] = math.nan
         return learnt
+
+
+@dataclass(frozen=True)
+class Together(Pull):
+    """All start from one model; in round 0 alone each moves by `rate` towards its own goal, afterwards there is only mixing."""
+
+    layout: Layout = LARGE
+
+    def initial(self) -> Vector:
+        return draw(self.seed, "start").standard_normal(self.layout.size).astype(np.float32)
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        return super().fit(vector, round, scene, memory) if round == 0 else Learnt(vector, 0.0, self.samples, 1, 0.0)
+
+
+@dataclass(frozen=True)
+class Frozen(Together):
+    """Only the head is trained and shared."""
+
+    def work(self, round: int) -> Work:
+        return Work(self.layout.names[1:], self.samples)
+
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+        learnt, (start, _) = Pull.fit(self, vector, round, scene, memory), self.layout.spans[1]
+        moved = np.concatenate([vector[:start], learnt.vector[start:]])
+        return Learnt(moved, learnt.loss, self.samples, 1, 0.2)
 
 
 @dataclass(frozen=True)

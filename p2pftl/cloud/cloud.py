@@ -14,7 +14,7 @@ from p2pftl.agenda import Agenda, Kind, Parcel, Step
 from p2pftl.cloud.seams import Coordinator, Upload
 from p2pftl.errors import CheckpointError, FrameRefused
 from p2pftl.exchange import dispatch, order, receive
-from p2pftl.gossip.frames import Expectation, Header, digest
+from p2pftl.gossip.frames import Header, digest
 from p2pftl.gossip.mailbox import Mailbox, Update
 from p2pftl.params import Layout
 from p2pftl.terms import Terms
@@ -34,7 +34,7 @@ class Cloud:
         self.world = world
         self.layout = layout
         self.agenda = Agenda()
-        self.mailbox = Mailbox(Expectation(terms.run, CLOUD, frozenset(terms.everyone), type(terms.codec).__name__, layout), terms.codec)
+        self.mailbox = Mailbox(terms.expectation(CLOUD, layout))
         self.uploads: dict[str, Update] = {}
         self.incarnation = 1
         self.completed = 0
@@ -91,12 +91,12 @@ class Cloud:
     def _answer(self, t: float, round: int) -> None:
         if round != self.completed or not self.uploads:
             return
-        uploads = {name: Upload(u.part, u.header.ranges, u.header.samples) for name, u in self.uploads.items()}
+        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples) for name, u in self.uploads.items()}
         answers = self.coordinator.answer(uploads, self.layout.size)
         samples = sum(upload.samples for upload in uploads.values())
         self._events.append(facts.CloudMerged(t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=samples))
         for name in sorted(answers):
-            self._send(t, name, self.uploads[name], self.terms.codec.encode(answers[name]))
+            self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(answers[name]))
         self.uploads = {}
         self.completed += 1
 
@@ -104,7 +104,7 @@ class Cloud:
         self.seq += 1
         header = Header(
             run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
-            round=upload.header.round, seq=self.seq, codec=type(self.terms.codec).__name__, layout=self.layout.digest,
+            round=upload.header.round, seq=self.seq, codec=type(self.terms.codecs["answer"]).__name__, layout=self.layout.digest,
             ranges=upload.header.ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
             sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), sha256=digest(payload),
         )  # fmt: skip

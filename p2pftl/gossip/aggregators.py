@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
 from p2pftl.gossip.seams import Copy, Heard
 from p2pftl.params import Vector, weighted_sum
 
@@ -31,10 +28,8 @@ class WeightedMean:
     def merge(self, own: Copy, heard: Sequence[Heard]) -> tuple[Copy, dict[str, float]]:
         ordered = _by_sender(heard)
         weights = {update.sender: update.weight for update in ordered}
-        total = own.vector.astype(np.float64)
-        for update in ordered:
-            total += update.weight * (update.copy.vector.astype(np.float64) - own.vector)
-        return replace(own, vector=_rounded(total)), weights
+        vector = weighted_sum([update.copy.vector for update in ordered], [update.weight for update in ordered], around=own.vector)
+        return replace(own, vector=vector), weights
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def _average(copies: Sequence[Copy], shares: Sequence[float]) -> tuple[Vector, l
     """Return the mean of `copies` weighted by `shares`, the plain mean where all are 0, and the weights given."""
     total = sum(shares)
     weights = [share / total if total > 0 else 1 / len(copies) for share in shares]
-    return _rounded(weighted_sum([copy.vector for copy in copies], weights)), weights
+    return weighted_sum([copy.vector for copy in copies], weights), weights
 
 
 def _summed(ordered: Sequence[Heard], weights: Sequence[float]) -> dict[str, float]:
@@ -98,7 +93,3 @@ def _summed(ordered: Sequence[Heard], weights: Sequence[float]) -> dict[str, flo
     for update, weight in zip(ordered, weights, strict=True):
         given[update.sender] = given.get(update.sender, 0.0) + weight
     return given
-
-
-def _rounded(total: npt.NDArray[np.float64]) -> Vector:
-    return total.astype(np.float32)

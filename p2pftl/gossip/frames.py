@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pftl.errors import FrameRefused
+from p2pftl.gossip.seams import Codec
 from p2pftl.params import Layout, Ranges, length
 
 MAGIC = b"P2PF"
@@ -27,6 +28,7 @@ VERSION = 1
 PREFIX = struct.Struct(">4sBHQ")
 HEADER_CAP = 4096
 KINDS = ("update", "upload", "answer")
+STRETCH = 65_536
 LARGEST = 1e12
 """Above every age, mass and virtual time that a run can reach, and far below where their sums overflow."""
 
@@ -64,20 +66,25 @@ class Header:
     sha256: bytes
 
 
+_TYPES: Mapping[str, type] = {
+    key.name: {"str": str, "int": int, "float": float, "bytes": bytes, "Ranges": tuple}[str(key.type)] for key in fields(Header)
+}
+
+
 @dataclass(frozen=True)
 class Expectation:
-    """What a receiver is ready to accept."""
+    """What a receiver is ready to accept. peers: who may send, perhaps with `me` among them; codecs: by kind of frame."""
 
     run: str
     me: str
     peers: frozenset[str]
-    codec: str
+    codecs: Mapping[str, Codec]
     layout: Layout
 
 
 def seal(header: Header, payload: npt.NDArray[np.uint8]) -> bytes:
     """Return prefix and header for `payload`. `header.sha256` must be digest(payload)."""
-    body: bytes = msgpack.packb({f.name: getattr(header, f.name) for f in fields(Header)}, use_bin_type=True)
+    body: bytes = msgpack.packb({name: getattr(header, name) for name in _TYPES}, use_bin_type=True)
     if len(body) > HEADER_CAP:
         raise FrameRefused("E404", f"header of {len(body)} bytes, at most {HEADER_CAP}")
     return PREFIX.pack(MAGIC, VERSION, len(body), payload.nbytes) + body
@@ -88,8 +95,8 @@ def digest(payload: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(payload.data).digest()
 
 
-def unseal(head: bytes, payload: memoryview, expected: Expectation) -> Header:
-    """Return the checked header of a frame addressed to `expected.me`.
+def unseal(head: bytes, payload: memoryview, expected: Expectation, hashed: bytes | None = None) -> Header:
+    """Return the checked header of a frame addressed to `expected.me`. hashed: the payload's digest if it is known here.
 
     Raises FrameRefused: E401 short, E402 not a frame, E403 version, E404 too long, E405 unknown sender,
     E406 hash, E410 other run or receiver, E412 header schema, E413 tensors, E414 size, E417 samples.
@@ -97,22 +104,23 @@ def unseal(head: bytes, payload: memoryview, expected: Expectation) -> Header:
     header = _parse(head, payload, 8 * expected.layout.size + HEADER_CAP)
     if header.run != expected.run or header.receiver != expected.me:
         raise FrameRefused("E410", "addressed to another run or receiver")
-    if header.sender not in expected.peers:
+    if header.sender == expected.me or header.sender not in expected.peers:
         raise FrameRefused("E405", "sender is not a peer")
-    if header.codec != expected.codec:
+    if header.codec != type(expected.codecs[header.kind]).__name__:
         raise FrameRefused("E414", "another codec")
     if header.layout != expected.layout.digest:
         raise FrameRefused("E413", "tensors of another model")
     _check_ranges(header.ranges, expected.layout.size)
-    if hashlib.sha256(payload).digest() != header.sha256:
+    if (hashed or hashlib.sha256(payload).digest()) != header.sha256:
         raise FrameRefused("E406", "payload does not match its hash")
     return header
 
 
 def finite(vector: npt.NDArray[np.float32]) -> None:
     """Raise FrameRefused E415 unless every element is finite."""
-    if not np.isfinite(vector).all():
-        raise FrameRefused("E415", "not a finite number among the values")
+    for start in range(0, len(vector), STRETCH):
+        if not np.isfinite(vector[start : start + STRETCH]).all():
+            raise FrameRefused("E415", "not a finite number among the values")
 
 
 def _parse(head: bytes, payload: memoryview, payload_cap: int) -> Header:
@@ -153,13 +161,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _typed(found: Mapping[str, Any]) -> Header:
-    if set(found) != {f.name for f in fields(Header)}:
+    if found.keys() != _TYPES.keys():
         raise FrameRefused("E412", "unknown or missing key in the header")
-    for field in fields(Header):
-        value = found[field.name]
-        kind = {"str": str, "int": int, "float": float, "bytes": bytes, "Ranges": tuple}[str(field.type)]
-        if type(value) is not kind or (isinstance(value, float) and not _plausible(field.name, value)):
-            raise FrameRefused("E412", f"header key {field.name} has an impossible value")
+    for name, kind in _TYPES.items():
+        value = found[name]
+        if type(value) is not kind or (kind is float and not _plausible(name, value)):
+            raise FrameRefused("E412", f"header key {name} has an impossible value")
     header = Header(**found)
     natural = (header.round, header.seq, header.incarnation, header.degree, header.met + 1, header.answers + 1)
     if header.kind not in KINDS or min(natural) < 0:
@@ -169,8 +176,8 @@ def _typed(found: Mapping[str, Any]) -> Header:
     return header
 
 
-def _plausible(name: str, value: float) -> bool:
-    return 0 <= value <= LARGEST or (name == "closes" and value == math.inf)
+def _plausible(name: str, value: Any) -> bool:
+    return bool(0 <= value <= LARGEST or (name == "closes" and value == math.inf))
 
 
 def _check_ranges(ranges: Ranges, size: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from p2pftl.errors import FrameRefused
 from p2pftl.gossip.frames import Expectation, Header, finite, unseal
-from p2pftl.gossip.seams import Codec
-from p2pftl.params import Vector, length
+from p2pftl.gossip.seams import Part
+from p2pftl.params import length
 
 WINDOW = 4096
 """Of each sender so many frame numbers are remembered; a frame older than all of them counts as a duplicate."""
@@ -16,10 +16,10 @@ WINDOW = 4096
 
 @dataclass(frozen=True)
 class Update:
-    """A decoded frame. part: the elements of `header.ranges`; arrived: virtual seconds."""
+    """A decoded frame. part: what came of the elements of `header.ranges`; arrived: virtual seconds."""
 
     header: Header
-    part: Vector
+    part: Part
     arrived: float
 
     @property
@@ -54,28 +54,36 @@ class Mailbox:
     """
 
     expected: Expectation
-    codec: Codec
     incarnations: dict[str, int] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     waiting: list[Update] = field(default_factory=list)
 
-    def open(self, head: bytes, payload: memoryview, arrived: float) -> Update:
-        """Return the update a frame holds; only then is the frame remembered.
+    def open(self, head: bytes, payload: memoryview, arrived: float, hashed: bytes | None = None) -> Update:
+        """Return the update a frame holds; only then is the frame remembered. hashed: the payload's digest if it is known here.
 
         Raises FrameRefused E401..E417, E407 for a duplicate, E408 for an old incarnation.
         """
-        header = unseal(head, payload, self.expected)
+        header = unseal(head, payload, self.expected, hashed)
         known = self.incarnations.get(header.sender, 0)
         if header.incarnation < known:
             raise FrameRefused("E408", "from before the sender was revived")
         seen = self.seen.get(header.sender, Seen()) if header.incarnation == known else Seen()
         if header.seq in seen:
             raise FrameRefused("E407", "duplicate")
-        part = self.codec.decode(payload, length(header.ranges))
-        finite(part)
+        part = self.expected.codecs[header.kind].decode(payload, length(header.ranges))
+        finite(part.values)
         seen.add(header.seq)
         self.incarnations[header.sender], self.seen[header.sender] = header.incarnation, seen
         return Update(header, part, arrived)
+
+    def keep(self, update: Update, *, every: bool) -> None:
+        """Let `update` wait to be merged. Unless `every` one of a sender counts, only its newest is held."""
+        if not every:
+            sender = update.header.sender
+            if any(one.header.sender == sender and one.order > update.order for one in self.waiting):
+                return
+            self.waiting = [one for one in self.waiting if one.header.sender != sender]
+        self.waiting.append(update)
 
     def take(self, wanted: Callable[[Update], bool]) -> list[Update]:
         """Remove and return the waiting updates that are `wanted`, in canonical order."""

@@ -62,13 +62,37 @@ class Aggregator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a payload holds. values: float32; at: their positions in the vector that was encoded, ascending, or None for all of it."""
+
+    values: Vector
+    at: npt.NDArray[np.int64] | None = None
+
+    def onto(self, own: Vector) -> Vector:
+        """Return the whole vector: what came, and `own` for the rest."""
+        if self.at is None:
+            return self.values
+        whole = own.copy()
+        whole[self.at] = self.values
+        return whole
+
+
 class Codec(Protocol):
-    """Turns a vector into payload bytes and back."""
+    """Turns a vector into payload bytes and back.
 
-    def encode(self, vector: Vector) -> npt.NDArray[np.uint8]: ...
+    partial: True if a payload leaves elements out. Then a twin remembers what it told, and the cloud, which has
+    nothing to fill the gaps with, is sent everything (dense).
+    """
 
-    def decode(self, payload: memoryview, size: int) -> Vector:
-        """Return `size` float32 elements; raise FrameRefused E414 if the payload does not hold them."""
+    partial: ClassVar[bool]
+
+    def encode(self, vector: Vector, told: Vector | None = None) -> npt.NDArray[np.uint8]:
+        """Return the payload. told: what was sent so far, `decode(payload).onto(told)` after each payload; None: nothing, or unknown."""
+        ...
+
+    def decode(self, payload: memoryview, size: int) -> Part:
+        """Return what the payload holds of `size` elements; raise FrameRefused E414 if it is no such payload."""
         ...
 
 

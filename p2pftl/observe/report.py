@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from p2pftl.errors import CheckpointError
-from p2pftl.observe import record, sections, story, summary
+from p2pftl.observe import record, sections, story, summary, traffic
 from p2pftl.observe.history import History, fold
 from p2pftl.observe.markup import tag, words
 from p2pftl.observe.sections import Told
@@ -35,7 +35,7 @@ def write(run: Path) -> Path:
         sections.learning(told),
         sections.network(told),
         sections.incidents(told),
-        sections.frames(told),
+        traffic.frames(told),
         sections.confusions(told),
         sections.twins(told),
         sections.slices(told),

@@ -11,13 +11,13 @@ from typing import Any
 from p2pftl.observe import charts, scenes, story
 from p2pftl.observe.board import CLOUD
 from p2pftl.observe.charts import Plot, lines_of
-from p2pftl.observe.history import Curves, History, Span, by_bytes, by_round, by_time
+from p2pftl.observe.history import Curves, History, Span, by_round, by_time
 from p2pftl.observe.markup import table, tag, words
 from p2pftl.observe.summary import METRICS, Document
 from p2pftl.observe.units import NOTHING, clock, figure, said, scanner, seconds, signed, size, some
 
 SLICES, SLICE_BYTES = 24, 900_000
-MATRICES, SENDERS, LISTED = 24, 40, 300
+MATRICES, LISTED = 24, 100
 NAMES = {"balanced_accuracy": "balanced acc.", "auroc": "AUROC", "f1": "F1"}
 
 
@@ -57,7 +57,7 @@ def headline(told: Told) -> str:
     ] if told.control else []  # fmt: skip
     figures = tag("dl", *_figures(document, control), class_="figures")
     if 0 < len(gains) <= 60:
-        hint = _legend(("ring", "without exchange"), ("dot", "with exchange"))
+        hint = legend(("ring", "without exchange"), ("dot", "with exchange"))
         figures = tag("div", figures, tag("figure", charts.dumbbells(gains), hint), class_="beside")
     return tag("header", top, lead) + figures
 
@@ -70,7 +70,7 @@ def learning(told: Told) -> str:
         other = (control.scores["test" if name.startswith("Test") else "validation"]) if control else {}
         drawn += _pair_of_plots(told, name, curves, other)
     drawn += _pair_of_plots(told, "Training loss", history.losses, control.losses if control else {})
-    hint = _legend(
+    hint = legend(
         ("mean", "mean of the twins"),
         ("band", "lowest to highest"),
         *([("thin", "each twin")] if len(history.board.rows) <= charts.THIN else []),
@@ -114,7 +114,7 @@ def incidents(told: Told) -> str:
     ]
     unfit = story.rejected(told.history)
     told_ = tag("ol", *items, class_="incidents") if items else tag("p", "Nothing went wrong, and nothing was scripted to.")
-    hint = _legend(
+    hint = legend(
         ("fit", "local fit"),
         ("up", "present"),
         ("round", "end of a round"),
@@ -129,30 +129,6 @@ def incidents(told: Told) -> str:
         else tag("p", f"The {scenes.ROWS} most eventful of {len(told.history.board.rows):,} twins.", class_="hint")
     )
     return tag("section", tag("h2", "Timeline"), note, hint, figure_, tag("h3", "What happened"), told_, tag("p", unfit) if unfit else "")
-
-
-def frames(told: Told) -> str:
-    """Bytes per participant, frames by fate, accuracy by bytes."""
-    history = told.history
-    shown = sorted(history.traffic.items(), key=lambda item: (-item[1].bytes, item[0]))[:SENDERS]
-    order = {name: i for i, name in enumerate([*history.board.rows, CLOUD])}
-    sent = [
-        (name, float(mine.bytes), float(mine.bytes_lost))
-        for name, mine in sorted(shown, key=lambda item: order.get(item[0], 0))
-        if mine.sent
-    ]
-    split = "test" if history.scores["test"] else "validation"
-    bands = by_bytes(by_time(history.scores[split]), history.sent_at)
-    cost = (
-        tag("figure", charts.curves(Plot(f"Mean {split} accuracy by traffic", "MB sent by all together", bands)))
-        if bands and history.sent_at
-        else ""
-    )
-    bars = tag("figure", charts.bars(sent), _legend(("bar", "delivered"), ("bar-lost", "lost"))) if sent else ""
-    text = tag("p", words(story.traffic(history)))
-    if len(history.traffic) > SENDERS:
-        text += tag("p", f"The {SENDERS} who sent most, of {len(history.traffic):,}.", class_="hint")
-    return tag("section", tag("h2", "Traffic"), text, tag("div", bars, cost, class_="grid2"), _fates(history))
 
 
 def confusions(told: Told) -> str:
@@ -309,15 +285,6 @@ def _influence(told: Told) -> str:
     return tag("figure", drawn, tag("figcaption", "weight that a twin (row) gave to whom (column), over all its merges"))
 
 
-def _fates(history: History) -> str:
-    board = history.board
-    rows = [("sent", "", board.sent), ("delivered", "", board.sent - board.lost)]
-    rows += [("lost", reason, count) for reason, count in history.lost.most_common()]
-    rows += [("refused", f"{code} {reason}", count) for (code, reason), count in history.refused.most_common()]
-    cells = [(fate, words(why), f"{count:,}", f"{100 * count / board.sent:.1f} %" if board.sent else NOTHING) for fate, why, count in rows]
-    return table(("frames", "reason", ">count", ">of sent"), cells, "facts")
-
-
 def _listed(document: Document) -> list[str]:
     """All twins, or of very many the weakest and the strongest."""
     names = list(document["twins"])
@@ -360,7 +327,7 @@ def _scanners(told: Told, names: Sequence[str]) -> str:
     return table(heads, rows) + tag("p", keys, class_="legend")
 
 
-def _legend(*items: tuple[str, str]) -> str:
+def legend(*items: tuple[str, str]) -> str:
     return tag("p", *(tag("span", tag("i", class_=f"key {kind}"), words(text)) for kind, text in items), class_="legend")
 
 

@@ -21,7 +21,7 @@ class Vault:
     folder: Path
     every: int = 1
 
-    def save(self, name: str, state: bytes) -> None:
+    def save(self, name: str, state: bytes | memoryview) -> None:
         """Keep `state` as the newest of `name`. Raises CheckpointError E509 when the disk refuses."""
         target = self._file(name)
         with self._disk(name):

@@ -17,6 +17,7 @@ from p2pftl.cloud.cloud import Cloud
 from p2pftl.cloud.fedavg import FedAvg
 from p2pftl.cloud.seams import Coordinator, Upload
 from p2pftl.errors import CheckpointError
+from p2pftl.gossip.codecs import Dense, TopK
 from p2pftl.gossip.pace import Asynchronous, Synchronous
 from p2pftl.gossip.partners import All, Nobody
 from p2pftl.policies import find, registered
@@ -116,6 +117,12 @@ def test_a_round_of_fedavg_is_the_weighted_mean_of_the_local_fits(tmp_path: Path
     assert [(event.twins, event.samples) for event in outcome.of(facts.CloudMerged)] == [(run.terms.everyone, 100)] * 3
     assert {tuple(event.weights.items()) for event in outcome.of(facts.Merged)} == {((CLOUD, 1.0),)}
     check_history(outcome, run)
+
+
+def test_what_the_cloud_hears_and_answers_is_whole_under_a_partial_codec(tmp_path: Path) -> None:
+    dense, partial = (play(cloudy(rounds=4, rate=0.3, codec=codec), tmp_path) for codec in (Dense(), TopK(share=0.2)))
+    assert dense.digest == partial.digest
+    assert len(dense.of(facts.CloudMerged)) == 4
 
 
 def test_one_twin_with_a_cloud_learns_what_it_learns_alone(tmp_path: Path) -> None:

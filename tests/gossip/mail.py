@@ -10,14 +10,14 @@ import msgpack
 import numpy as np
 
 from p2pftl.gossip.codecs import Dense
-from p2pftl.gossip.frames import MAGIC, PREFIX, VERSION, Expectation, Header, digest, seal
+from p2pftl.gossip.frames import KINDS, MAGIC, PREFIX, VERSION, Expectation, Header, digest, seal
 from p2pftl.gossip.mailbox import Mailbox
 from p2pftl.params import Vector
 from tests.toys import LAYOUT
 
 WHOLE = ((0, LAYOUT.size),)
 PART = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
-EXPECTED = Expectation("run", "ct-01", frozenset({"ct-02", "ct-03"}), "Dense", LAYOUT)
+EXPECTED = Expectation("run", "ct-01", frozenset({"ct-01", "ct-02", "ct-03"}), dict.fromkeys(KINDS, Dense()), LAYOUT)
 
 
 def header(part: Vector = PART, **changes: Any) -> Header:
@@ -48,4 +48,4 @@ def altered(change: Callable[[dict[str, Any]], Mapping[Any, Any]]) -> tuple[byte
 
 
 def mailbox() -> Mailbox:
-    return Mailbox(EXPECTED, Dense())
+    return Mailbox(EXPECTED)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
-import time
+import sys
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,10 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from p2pftl.agenda import Parcel
 from p2pftl.errors import FrameRefused
+from p2pftl.events import FrameRefused as FrameRefusedFact
 from p2pftl.gossip.frames import HEADER_CAP, PREFIX, Header, digest, finite, seal, unseal
+from p2pftl.world.topologies import Ring
 from tests.gossip.mail import EXPECTED, PART, WHOLE, altered, frame, header, mailbox, wrapped
-from tests.toys import LAYOUT
+from tests.toys import LAYOUT, Toy, toy
 
 HEAD, PAYLOAD = frame()
 SIZE = PAYLOAD.nbytes
@@ -39,7 +43,7 @@ def with_(**changes: Any) -> str:
 
 def test_a_good_frame_says_what_was_sent() -> None:
     assert unseal(HEAD, PAYLOAD, EXPECTED) == header()
-    assert (mailbox().open(HEAD, PAYLOAD, 5.0).part == PART).all()
+    assert (mailbox().open(HEAD, PAYLOAD, 5.0).part.values == PART).all()
 
 
 def test_short_cut_and_lengthened_frames_are_e401() -> None:
@@ -233,19 +237,51 @@ def test_noise_is_refused(head: bytes, payload: bytes) -> None:
     assert code(head, payload).startswith("E4")
 
 
+class Effort:
+    """Counts calls, of Python and of C functions; a clock would count the garbage of other tests too."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __enter__(self) -> Effort:
+        sys.setprofile(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _count(self, frame: object, event: str, what: object) -> None:
+        self.calls += event.endswith("call")
+
+
+def test_the_dearest_headers_cost_a_bounded_effort() -> None:
+    """As long as allowed, wrong at their very end: nested, many keys, many ranges, all in descending order at last."""
+    pairs = tuple((2 * k, 2 * k + 1) for k in range(590))
+    doubled = msgpack.packb(dict.fromkeys(map(str, range(31)), (0,) * 100))
+    for body in (b"\x91" * (HEADER_CAP - 1) + b"\xc0", doubled, b"\x81\xa1a" * 1300 + b"\xc0", altered_body(ranges=(*pairs, (0, 1)))):
+        assert len(body) <= HEADER_CAP
+        with Effort() as effort:
+            assert code(wrapped(body, SIZE)) in {"E412", "E413"}
+        assert effort.calls < 10_000
+
+
+def altered_body(**changes: Any) -> bytes:
+    return altered(lambda plain: {**plain, **changes})[0][PREFIX.size :]
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=50_000)
 @given(data=st.data())
-def test_fifty_thousand_mutated_frames_are_refused_quickly_and_in_little_memory(data: st.DataObject) -> None:
+def test_fifty_thousand_mutated_frames_are_refused_with_little_effort_and_memory(data: st.DataObject) -> None:
     mutated = bytearray(HEAD)
     for _ in range(data.draw(st.integers(1, 6))):
         mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
     tracemalloc.start()
-    started = time.process_time()
-    code(bytes(mutated))
-    spent, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    with Effort() as effort:
+        code(bytes(mutated))
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert spent < 0.5
+    assert effort.calls < 10_000
     assert peak < 64e6
 
 
@@ -258,3 +294,29 @@ def test_a_header_too_long_to_be_accepted_is_not_sent() -> None:
 def test_the_hash_is_that_of_the_payload() -> None:
     assert header().sha256 == digest(np.frombuffer(PAYLOAD, np.uint8))
     assert ((0, PART.size),) == WHOLE
+
+
+def test_a_payload_hashed_in_this_process_is_not_hashed_again_and_any_other_is() -> None:
+    run = toy(Ring(names=("a", "b")).build(1), rounds=1)
+    sender = run("a")
+    sender.begin(0.0)
+    (parcel,) = sender.advance(1e9).parcels
+    assert parcel.payload is not None
+    assert parcel.hashed == digest(parcel.payload)
+    flipped = parcel.payload.copy()
+    flipped[0] ^= 1
+    swapped = replace(parcel, payload=flipped)
+    elsewhere = pickle.loads(pickle.dumps(parcel))
+    assert swapped.hashed is None
+    assert elsewhere.hashed is None
+    assert replace(elsewhere, payload=parcel.payload).hashed is None
+    assert code_of(run, swapped) == "E406"
+    assert code_of(run, elsewhere) == code_of(run, parcel) == ""
+
+
+def code_of(run: Toy, parcel: Parcel) -> str:
+    """How twin b takes it."""
+    receiver = run("b")
+    receiver.post(parcel)
+    (event,) = receiver.advance(1e9).events
+    return event.code if isinstance(event, FrameRefusedFact) else ""

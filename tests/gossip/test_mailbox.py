@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from p2pftl.errors import FrameRefused
 from p2pftl.gossip.mailbox import WINDOW, Mailbox, Update, newest
+from p2pftl.gossip.seams import Part
 from tests.gossip.mail import PART, frame, header, mailbox
 
 POISON = PART.copy()
@@ -66,7 +67,7 @@ def test_an_old_frame_is_refused_however_much_came_since() -> None:
 
 
 updates = st.builds(
-    lambda sender, incarnation, round, seq: Update(header(sender=sender, incarnation=incarnation, round=round, seq=seq), PART, 1.0),
+    lambda sender, incarnation, round, seq: Update(header(sender=sender, incarnation=incarnation, round=round, seq=seq), Part(PART), 1.0),
     st.sampled_from(["ct-02", "ct-03"]), st.integers(1, 2), st.integers(0, 3), st.integers(0, 5),
 )  # fmt: skip
 
@@ -83,6 +84,18 @@ def test_taking_empties_in_one_order_whatever_order_they_came_in(waiting: list[U
         assert len(taken[-1]) + len(box.waiting) == len(waiting)
     assert taken[0] == taken[1]
     assert taken[0] == sorted(taken[0], key=lambda update: update.order)
+
+
+@settings(deadline=None)
+@given(st.lists(updates, max_size=8, unique_by=lambda update: update.order))
+def test_keeping_only_the_newest_of_each_sender_is_keeping_all_and_taking_the_newest(came: list[Update]) -> None:
+    one, all_ = mailbox(), mailbox()
+    for update in came:
+        one.keep(update, every=False)
+        all_.keep(update, every=True)
+    assert all_.waiting == came
+    assert [update.order for update in newest(one.waiting)] == [update.order for update in newest(all_.waiting)]
+    assert len(one.waiting) == len({update.header.sender for update in came})
 
 
 @settings(deadline=None)

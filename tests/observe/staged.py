@@ -69,7 +69,7 @@ class Staged:
             },
             "cloud": {"use": "fedavg", "every": 4, "wait": 3.0} if self.exchange else None,
             "incidents": self.script(),
-            "predicted": {"bytes": 9_400_000, "virtual_seconds": 190.0, "frame_bytes": FRAME},
+            "predicted": {"bytes": 9_400_000, "virtual_seconds": 190.0, "frame_bytes": FRAME, "header_bytes": 400},
             "model": {"backbone": "compact", "parameters": 48_131, "shared": 47_936, "weights": None, "digest": "9c1f0a77"},
             "policies": {
                 "transfer": {"use": "fedbn"}, "aggregator": {"use": "weighted_mean"}, "codec": {"use": "half"},
