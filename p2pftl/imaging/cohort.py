@@ -71,7 +71,9 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, rows: Sequence[int] | slice = slice(None), *, hu_offset: float = 0.0) -> npt.NDArray[np.float32]:
+    def images(
+        self, rows: Sequence[int] | npt.NDArray[np.int64] | slice = slice(None), *, hu_offset: float = 0.0
+    ) -> npt.NDArray[np.float32]:
         """Return [B, 1, H, W] float32 in [0, 1]: the window applied to HU (+ `hu_offset`), or grey / 255."""
         chosen = self.pixels[rows].astype(np.float32)
         if self.unit == "HU":
@@ -80,7 +82,7 @@ class Cohort:
             chosen /= width
         else:
             chosen /= 255.0
-        return np.clip(chosen, 0.0, 1.0)[:, None]
+        return np.clip(chosen, 0.0, 1.0, out=chosen)[:, None]
 
 
 class Source(Protocol):

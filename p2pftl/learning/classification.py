@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.acquisition import added_noise
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.learning.fit import fit, samples_seen
+from p2pftl.learning.features import Features
+from p2pftl.learning.fit import fit, frozen_depth, head_batches, one_epoch, samples_seen
 from p2pftl.learning.models import Model
 from p2pftl.learning.score import score
 from p2pftl.learning.specs import Recipe
-from p2pftl.learning.task import Learnt, Memory, Scene, Work
+from p2pftl.learning.stack import LEAST, MOST, fit_together, stackable
+from p2pftl.learning.task import Coming, Learnt, Memory, Scene, Work
 from p2pftl.learning.transfer import Transfer
 from p2pftl.params import Layout, Vector, length
 
@@ -26,7 +30,8 @@ from p2pftl.params import Layout, Vector, length
 class Classification:
     """A task over a twin's own train and validation cohorts and the common test cohort.
 
-    model: scratch space shared by the twins of a process; start: parameters everyone starts from.
+    model: scratch space shared by the twins of a process; start: parameters everyone starts from; features: where what its
+    frozen layers make of the images is kept, shared too (None: nowhere).
     """
 
     name: str
@@ -38,6 +43,8 @@ class Classification:
     transfer: Transfer
     seed: int
     classes: int
+    features: Features | None = None
+    _ahead: dict[int, tuple[Coming, Learnt]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def layout(self) -> Layout:
@@ -48,7 +55,7 @@ class Classification:
         return len(self.cohorts["train"])
 
     def initial(self) -> Vector:
-        return self.start.copy()
+        return self.start
 
     def work(self, round: int) -> Work:
         lesson = self.transfer.plan(round, self.layout)
@@ -56,19 +63,82 @@ class Classification:
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
         """Train on the studies as the scanner in its present state shows them. Raises FitDiverged E340, DataError E336."""
+        known = self._ahead.pop(round, None)
+        if known is not None and known[0].scene == scene and np.array_equal(known[0].vector, vector[self._body :]):
+            return replace(known[1], vector=np.concatenate((vector[: self._body], known[1].vector)))
         done = fit(
             self.model, vector, self._seen(self.cohorts["train"], scene, "train", round), self.recipe,
             self.transfer.plan(round, self.layout), self.transfer,
-            seed=self.seed, twin=self.name, round=round, hu_offset=scene.hu_offset, memory=memory,
+            seed=self.seed, twin=self.name, round=round, hu_offset=scene.hu_offset, memory=memory, features=self.features,
         )  # fmt: skip
         trained = length(self.layout.ranges(done.trained)) / self.layout.size
         return Learnt(done.vector, done.loss, done.samples, done.steps, trained, done.memory)
 
-    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
+    @property
+    def together(self) -> bool:
+        """Whether `fit_together` is worth a call."""
+        return self.model.compute.together
+
+    def fit_together(self, coming: Iterable[Coming]) -> set[str]:
+        """Compute those fits of twins of this process ahead that are faster together; return whose. `fit` has them then."""
+        alike: dict[Hashable, list[tuple[Classification, Coming]]] = {}
+        for one in coming:
+            task = one.task
+            if isinstance(task, Classification) and task.model is self.model and task._trains_its_head(one):
+                kind = task.recipe, len(one_epoch(task.samples, task.recipe.batch)), task.cohorts["train"].pixels.shape[1:]
+                alike.setdefault(kind, []).append((task, replace(one, vector=one.vector[self._body :].copy())))
+        groups = [same[at : at + MOST] for same in alike.values() for at in range(0, len(same), MOST)]
+        return {name for group in groups if len(group) >= LEAST for name in self._stacked(group)}
+
+    def _trains_its_head(self, one: Coming) -> bool:
+        """Whether this fit is one of nothing but a head on kept features, from the common start, by the plain loss, remembering nothing."""
+        phase, *more = self.transfer.plan(one.round, self.layout).phases
+        if more or phase.trained != self.layout.of_groups(self.layout.depth - 1) or any(factor != 1.0 for factor in phase.lr.values()):
+            return False
+        plain = self.recipe.reset_optimizer and type(self.transfer).loss is Transfer.loss
+        kept = one.scene.dose == 1.0 and (self.recipe.views is not None or not (self.recipe.shift or self.recipe.flip))
+        begun = self.samples > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
+        return plain and kept and begun and self.features is not None and stackable(self.model)
+
+    @property
+    def _body(self) -> int:
+        """Number of elements in front of the head."""
+        return self.layout.ranges(self.layout.of_groups(self.layout.depth - 1))[0][0]
+
+    def _stacked(self, group: list[tuple[Classification, Coming]]) -> Iterator[str]:
+        """Fit heads by the same recipe in as many steps; yield whose fits are kept. Who diverged will do so again, alone."""
+        self.model.load(self.start)
+        self.model.rest()
+        batches = zip(*(task._batches(one) for task, one in group), strict=True)
+        done = fit_together(self.model, [one.vector for _, one in group], batches, group[0][0].recipe)
+        for (task, one), learnt in zip(group, done, strict=True):
+            if math.isfinite(learnt.loss) and np.isfinite(learnt.vector).all():
+                task._ahead[one.round] = one, learnt
+                yield task.name
+
+    def _batches(self, one: Coming) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self.features is not None
+        lesson = self.transfer.plan(one.round, self.layout)
+        return head_batches(
+            self.model, self.start, self.cohorts["train"], self.recipe, lesson.phases[0], self.transfer,
+            (self.seed, self.name, one.round), one.scene.hu_offset, self.features,
+        )  # fmt: skip
+
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
+        """Score `vector`; what `round` leaves frozen need not be computed again."""
         cohort = self.cohorts[split]
         if len(cohort) == 0:
             return {}
-        return dict(score(self.model, vector, self._seen(cohort, scene, split, 0), self.classes, hu_offset=scene.hu_offset))
+        found = score(
+            self.model, vector, self._seen(cohort, scene, split, 0), self.classes, hu_offset=scene.hu_offset,
+            features=self.features if scene.dose == 1.0 else None,  # at another dose the images are made anew each time
+            depth=self._frozen(round), shared=split == "test",
+        )  # fmt: skip
+        return dict(found)
+
+    def _frozen(self, round: int) -> int:
+        """Layer groups that no twin trains in `round`."""
+        return frozen_depth(self.layout, (name for phase in self.transfer.plan(round, self.layout).phases for name in phase.trained))
 
     def _seen(self, cohort: Cohort, scene: Scene, split: str, round: int) -> Cohort:
         """The studies at a lower dose than they were acquired with: the scanner's own noise is added (SCANNER_TWIN, section 9)."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,17 @@ from torch.nn.functional import cross_entropy
 from p2pftl.draw import draw, number
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.descent import MOMENTS, STEP, Descent
+from p2pftl.learning.features import Features, Images, Look, Rows
 from p2pftl.learning.models import Model
-from p2pftl.learning.specs import Recipe
+from p2pftl.learning.specs import FeatureCache, Recipe
 from p2pftl.learning.task import FitDiverged
 from p2pftl.learning.transfer import Lesson, Phase, Transfer
 from p2pftl.params import Layout, Vector
 
 __all__ = ["Fit", "FitDiverged", "OptimizerMemory", "Recipe", "fit", "samples_seen"]
 
-_STEP = "step"
-_MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}  # torch's names
-
+Chosen = npt.NDArray[np.int64]
 OptimizerMemory = Mapping[str, Vector]
 """Optimiser state between rounds: name -> float32, as long as the model, or one number per entry ("step")."""
 
@@ -74,27 +73,50 @@ def fit(
     round: int,
     hu_offset: float = 0.0,
     memory: OptimizerMemory | None = None,
+    features: Features | None = None,
 ) -> Fit:
     """Fit `model` from `start` to `cohort` and return what came of it; `model` is scratch space.
 
     The same arguments give the same bytes; torch's own random state is left as it was. Entries that no phase trains are
-    returned bit-identical. hu_offset: calibration error of the scanner, HU. Raises FitDiverged E340, DataError E304.
+    returned bit-identical. hu_offset: calibration error of the scanner, HU; features: where what the frozen layers of this
+    model make of the images is kept, which changes no byte. Raises FitDiverged E340, DataError E304.
     """
     if not len(cohort):
         raise DataError("E304", f"{twin}: no images to fit to", fix="give every twin at least one patient")
     model.load(start)
     kept = {} if memory is None or recipe.reset_optimizer else dict(memory)
-    study = _Study(model, cohort, recipe, transfer, (seed, twin, round), hu_offset, model.flat.clone())
+    trained = frozenset(name for phase in lesson.phases for name in phase.trained)
+    anchor = {name: tensor.detach().clone() for name, tensor in model.parameters.items() if name in trained}
+    features = features or Features(model, FeatureCache(cache=False))
+    study = _Study(model, start, cohort, recipe, transfer, (seed, twin, round), hu_offset, features, anchor)
     seen = _Seen()
-    with _own_random_state(number(seed, "dropout", twin, round)):
+    with _own_random_state(model.device, number(seed, "dropout", twin, round)):
         for phase in lesson.phases:
-            kept = study.phase(phase, kept, seen)
+            kept = study.phase(phase, kept, seen, last=recipe.reset_optimizer and phase is lesson.phases[-1])
     model.rest()
     vector = model.take()
-    _check(bool(np.isfinite(vector).all()), twin, round, recipe)
-    trained = {name for phase in lesson.phases for name in phase.trained}
+    _check(bool(np.isfinite(vector[_hull(model.layout, trained)]).all()), twin, round, recipe)
     names = tuple(name for name in model.layout.names if name in trained)
     return Fit(vector, seen.loss / max(seen.samples, 1), seen.samples, seen.steps, names, None if recipe.reset_optimizer else kept)
+
+
+def frozen_depth(layout: Layout, trained: Iterable[str]) -> int:
+    """Number of layer groups at the input that have no entry in `trained`."""
+    names = frozenset(trained)
+    return min((group for name, group in zip(layout.names, layout.groups, strict=True) if name in names), default=layout.depth - 1)
+
+
+def head_batches(
+    model: Model, start: Vector, cohort: Cohort, recipe: Recipe, phase: Phase, transfer: Transfer, key: tuple[int, str, int],
+    hu_offset: float, features: Features,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Yield what `fit` shows the head: features [B, ...] and labels [B], while `model` rests and holds the frozen part of `start`.
+
+    key: seed, twin, round.
+    """
+    study = _Study(model, start, cohort, recipe, transfer, key, hu_offset, features, {})
+    for chosen, inputs in study.inputs(phase, model.layout.depth - 1, _Seen()):
+        yield inputs, torch.from_numpy(cohort.labels[chosen]).to(model.device)
 
 
 def samples_seen(recipe: Recipe, lesson: Lesson, n: int) -> int:
@@ -104,10 +126,18 @@ def samples_seen(recipe: Recipe, lesson: Lesson, n: int) -> int:
         if phase.epochs is not None or recipe.steps is None:
             total += n * (phase.epochs or recipe.epochs)
         else:
-            sizes = [rows.stop - rows.start for rows in _epoch(n, recipe.batch)]
+            sizes = [rows.stop - rows.start for rows in one_epoch(n, recipe.batch)]
             whole, rest = divmod(recipe.steps, len(sizes))
             total += whole * n + sum(sizes[:rest])
     return total
+
+
+def one_epoch(n: int, batch: int) -> list[slice]:
+    """Cut n images into batches; a last batch of one joins the one before it."""
+    stops = list(range(batch, n, batch))
+    if stops and batch > 1 and n - stops[-1] == 1:
+        stops.pop()
+    return [slice(start, stop) for start, stop in itertools.pairwise([0, *stops, n])]
 
 
 @dataclass
@@ -122,72 +152,111 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Study:
-    """What all phases of one fit have in common."""
+    """What all phases of one fit have in common. given, anchor: the whole model, and what of it is trained, as the fit began."""
 
     model: Model
+    given: Vector
     cohort: Cohort
     recipe: Recipe
     transfer: Transfer
     key: tuple[int, str, int]
     hu_offset: float
-    anchor: Tensor
+    features: Features
+    anchor: Mapping[str, Tensor]
 
-    def phase(self, phase: Phase, memory: OptimizerMemory, seen: _Seen) -> dict[str, Vector]:
-        """Run one phase, add to `seen`, return the optimiser's memory."""
-        model, (seed, twin, round) = self.model, self.key
+    def phase(self, phase: Phase, memory: OptimizerMemory, seen: _Seen, *, last: bool) -> dict[str, Vector]:
+        """Run one phase, add to `seen`, return the optimiser's memory (nothing if nobody will ask: this is the `last` phase)."""
+        model, (_, twin, round) = self.model, self.key
         parameters = {name: model.parameters[name] for name in phase.trained if name in model.parameters}
-        spans = dict(zip(model.layout.names, model.layout.spans, strict=True))
-        start = {name: self.anchor[slice(*spans[name])].view_as(tensor) for name, tensor in parameters.items()}
+        start = {name: self.anchor[name] for name in parameters}
         slices = _slices(model.layout, phase, memory)
-        optimizer = _optimizer(model, slices, self.recipe, memory)
-        still = frozenset(phase.trained) - model.statistics
-        epoch, order = -1, np.empty(0, np.int64)
-        for now, rows in _batches(len(self.cohort), self.recipe, phase):
-            if now != epoch:
-                order = draw(seed, "order", twin, round, seen.epochs).permutation(len(self.cohort))
-                epoch, seen.epochs = now, seen.epochs + 1
-            chosen = order[rows]
-            model.focus(phase.trained if len(chosen) > 1 else still)  # one image has no batch statistics
-            task_loss = cross_entropy(self._logits(chosen, seen.steps), torch.from_numpy(self.cohort.labels[chosen]))
+        descents = _descents(model, slices, self.recipe, memory)
+        gradient = model.grad[_hull(model.layout, phase.trained)]
+        together = frozenset(phase.trained)
+        alone = together - model.statistics  # one image has no batch statistics
+        depth, focus = frozen_depth(model.layout, together), together
+        model.focus(focus)
+        for chosen, inputs in self.inputs(phase, depth, seen):
+            wanted = together if len(chosen) > 1 else alone
+            if wanted is not focus:
+                model.focus(wanted)
+                focus = wanted
+            logits = model.upper(inputs, depth) if depth else model(inputs)
+            task_loss = cross_entropy(logits, torch.from_numpy(self.cohort.labels[chosen]).to(model.device))
             value = float(task_loss.detach())
             _check(math.isfinite(value), twin, round, self.recipe)
-            model.grad.zero_()
+            gradient.zero_()
             self.transfer.loss(task_loss, parameters, start).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            for descent in descents:
+                descent.step()
             seen.loss, seen.samples, seen.steps = seen.loss + value * len(chosen), seen.samples + len(chosen), seen.steps + 1
-        return _remember(model.layout, optimizer, slices, memory)
+        return {} if last else _remember(model.layout, descents, slices, memory)
 
-    def _logits(self, chosen: npt.NDArray[np.int64], step: int) -> Tensor:
-        images = self.cohort.images(chosen.tolist(), hu_offset=self.hu_offset)
-        if self.recipe.shift or self.recipe.flip:
-            images = augmented(images, self.recipe, draw(self.key[0], "augment", *self.key[1:], step))
-        return self.model(torch.from_numpy(images))
+    def inputs(self, phase: Phase, depth: int, seen: _Seen) -> Iterator[tuple[Chosen, Tensor]]:
+        """Yield batch by batch which images are seen, and what the frozen layer groups 0..depth-1 make of them (0: the images)."""
+        (seed, twin, round), n, epoch = self.key, len(self.cohort), -1
+        for now, rows in _batches(n, self.recipe, phase):
+            if now != epoch:
+                order = draw(seed, "order", twin, round, seen.epochs).permutation(n)
+                if epoch < 0 or self.recipe.views is not None:
+                    look_up = self._looked_up(depth, seen)
+                epoch, seen.epochs = now, seen.epochs + 1
+            yield order[rows], look_up(order[rows])
+
+    def _looked_up(self, depth: int, seen: _Seen) -> Callable[[Chosen], Tensor]:
+        """Return what gives the inputs of some images in the epoch that begins: frozen layers are not run if what they say is known."""
+        model, features, recipe = self.model, self.features, self.recipe
+        moving = recipe.shift > 0 or recipe.flip
+        if moving and recipe.views is None:
+            if depth:
+                return lambda rows: features.now(self._anew(rows, seen.steps), depth)
+            return lambda rows: torch.from_numpy(self._anew(rows, seen.steps))
+        look = Look(self.cohort, depth, self.hu_offset)
+        if moving and recipe.views is not None:
+            look = self._view((self.key[2] + seen.epochs) % recipe.views, look)
+        if not depth:
+            return lambda rows: torch.from_numpy(look.images(rows))
+        return features.rows(look, model.take() if seen.steps else self.given)
+
+    def _anew(self, rows: Chosen, step: int) -> Images:
+        seen = self.cohort.images(rows, hu_offset=self.hu_offset)
+        return augmented(seen, self.recipe, draw(self.key[0], "augment", *self.key[1:], step))
+
+    def _view(self, number: int, look: Look) -> Look:
+        """The cohort in one of its fixed views: every image has its own draw, the same in all rounds."""
+        recipe, (seed, twin, _) = self.recipe, self.key
+        by, mirrored = _movements(len(self.cohort), recipe, draw(seed, "view", twin, number))
+
+        def read(rows: Rows) -> Images:
+            return _moved(look.cohort.images(rows, hu_offset=look.hu_offset), by[rows], mirrored[rows], recipe.shift)
+
+        return replace(look, read=read, view=(seed, twin, number, recipe.shift, recipe.flip))
 
 
-def augmented(images: npt.NDArray[np.float32], recipe: Recipe, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+def augmented(images: Images, recipe: Recipe, generator: np.random.Generator) -> Images:
     """Return [B, 1, H, W] images, each shifted (its edge repeated) and perhaps mirrored, as the recipe allows."""
-    by = generator.integers(-recipe.shift, recipe.shift + 1, (len(images), 2))
-    mirrored = generator.random(len(images)) < (0.5 if recipe.flip else 0.0)
-    edge = ((0, 0), (recipe.shift, recipe.shift), (recipe.shift, recipe.shift))
+    return _moved(images, *_movements(len(images), recipe, generator), recipe.shift)
+
+
+def _movements(n: int, recipe: Recipe, generator: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Draw how far n images move, [n, 2] pixels (down, right), and which are mirrored."""
+    by = generator.integers(-recipe.shift, recipe.shift + 1, (n, 2))
+    return by, generator.random(n) < (0.5 if recipe.flip else 0.0)
+
+
+def _moved(images: Images, by: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_], shift: int) -> Images:
+    edge = ((0, 0), (shift, shift), (shift, shift))
     height, width = images.shape[2:]
     out = np.empty_like(images)
-    for image, (down, right), mirror, target in zip(images, by + recipe.shift, mirrored, out, strict=True):
+    for image, (down, right), mirror, target in zip(images, by + shift, mirrored, out, strict=True):
         moved = np.pad(image, edge, mode="edge")[:, down : down + height, right : right + width]
         target[:] = moved[:, :, ::-1] if mirror else moved
     return out
 
 
-def _epoch(n: int, batch: int) -> list[slice]:
-    """Cut n images into batches; a last batch of one joins the one before it."""
-    stops = list(range(batch, n, batch))
-    if stops and batch > 1 and n - stops[-1] == 1:
-        stops.pop()
-    return [slice(start, stop) for start, stop in itertools.pairwise([0, *stops, n])]
-
-
 def _batches(n: int, recipe: Recipe, phase: Phase) -> Iterator[tuple[int, slice]]:
     """Yield (epoch, rows of that epoch's order): the phase's epochs, else the recipe's steps, else its epochs."""
-    rows = _epoch(n, recipe.batch)
+    rows = one_epoch(n, recipe.batch)
     if phase.epochs is None and recipe.steps is not None:
         endless = ((epoch, part) for epoch in itertools.count() for part in rows)
         yield from itertools.islice(endless, recipe.steps)
@@ -195,9 +264,15 @@ def _batches(n: int, recipe: Recipe, phase: Phase) -> Iterator[tuple[int, slice]
         yield from ((epoch, part) for epoch in range(phase.epochs or recipe.epochs) for part in rows)
 
 
+def _hull(layout: Layout, trained: Iterable[str]) -> slice:
+    """From the first element of the entries in `trained` to their last."""
+    ranges = layout.ranges(trained) or ((0, 0),)
+    return slice(ranges[0][0], ranges[-1][1])
+
+
 def _slices(layout: Layout, phase: Phase, memory: OptimizerMemory) -> list[_Slice]:
     """Cut the trained elements into runs of one learning rate and one age, statistics left out."""
-    trained, ages = frozenset(phase.trained), memory.get(_STEP)
+    trained, ages = frozenset(phase.trained), memory.get(STEP)
     slices: list[_Slice] = []
     for entry, (name, kind, (start, stop)) in enumerate(zip(layout.names, layout.kinds, layout.spans, strict=True)):
         if name not in trained or kind == "statistic":
@@ -211,45 +286,34 @@ def _slices(layout: Layout, phase: Phase, memory: OptimizerMemory) -> list[_Slic
     return slices
 
 
-def _optimizer(model: Model, slices: list[_Slice], recipe: Recipe, memory: OptimizerMemory) -> torch.optim.Optimizer:
-    """An optimiser over slices of the flat vector: one parameter each, sharing its storage and gradient."""
-    groups: list[dict[str, Any]] = []
+def _descents(model: Model, slices: list[_Slice], recipe: Recipe, memory: OptimizerMemory) -> list[Descent]:
+    """One optimiser per slice of the flat vector, with what is remembered of it."""
+    descents = []
     for part in slices:
-        parameter = torch.nn.Parameter(model.flat[part.start : part.stop])
-        parameter.grad = model.grad[part.start : part.stop]
-        groups.append({"params": [parameter], "lr": recipe.lr * part.factor})
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    else:
-        optimizer = torch.optim.Adam(groups, recipe.lr, weight_decay=recipe.weight_decay)
-    for group, part in zip(groups, slices, strict=True):
-        moments = [name for name in _MOMENTS[recipe.optimizer] if name in memory]
-        known = {name: torch.from_numpy(memory[name][part.start : part.stop].copy()) for name in moments}
-        if known and _STEP in memory:
-            known[_STEP] = torch.tensor(part.age)
-        optimizer.state[group["params"][0]].update(known)
-    return optimizer
+        rows = slice(part.start, part.stop)
+        known = {name: torch.from_numpy(memory[name][rows].copy()).to(model.device) for name in MOMENTS[recipe.optimizer] if name in memory}
+        if known and STEP in memory:
+            known[STEP] = torch.tensor(part.age, device=model.device)
+        descents.append(Descent(recipe, recipe.lr * part.factor, model.flat[rows], model.grad[rows], known))
+    return descents
 
 
-def _remember(layout: Layout, optimizer: torch.optim.Optimizer, slices: list[_Slice], memory: OptimizerMemory) -> dict[str, Vector]:
-    """Return `memory` with what `optimizer` learnt about its slices written in."""
+def _remember(layout: Layout, descents: list[Descent], slices: list[_Slice], memory: OptimizerMemory) -> dict[str, Vector]:
+    """Return `memory` with what `descents` learnt about their slices written in."""
     kept = {name: values.copy() for name, values in memory.items()}
-    for group, part in zip(optimizer.param_groups, slices, strict=True):
-        for name, value in optimizer.state.get(group["params"][0], {}).items():
-            if not isinstance(value, Tensor):
-                continue
-            if name == _STEP:
+    for descent, part in zip(descents, slices, strict=True):
+        for name, value in descent.state.items():
+            if name == STEP:
                 kept.setdefault(name, np.zeros(len(layout.names), np.float32))[list(part.entries)] = float(value)
             else:
-                kept.setdefault(name, np.zeros(layout.size, np.float32))[part.start : part.stop] = value.numpy()
+                kept.setdefault(name, np.zeros(layout.size, np.float32))[part.start : part.stop] = value.cpu().numpy()
     return kept
 
 
 @contextmanager
-def _own_random_state(seed: int) -> Iterator[None]:
+def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
     """Let dropout draw from `seed`, and give torch its random state back."""
-    generator = torch.default_generator
+    generator = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[torch.cuda.current_device()]
     before = generator.get_state()
     generator.manual_seed(seed)
     try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.features import Features, Look
 from p2pftl.learning.models import Model
 from p2pftl.params import Vector
 
@@ -32,13 +33,32 @@ class Score(TypedDict):
     confusion: list[list[int]]
 
 
-def score(model: Model, vector: Vector, cohort: Cohort, classes: int, *, hu_offset: float = 0.0, batch: int = 64) -> Score:
-    """Score the model `vector` on `cohort`; `model` is scratch space. An empty cohort leaves everything undefined."""
+def score(
+    model: Model,
+    vector: Vector,
+    cohort: Cohort,
+    classes: int,
+    *,
+    hu_offset: float = 0.0,
+    batch: int = 64,
+    features: Features | None = None,
+    depth: int = 0,
+    shared: bool = False,
+) -> Score:
+    """Score the model `vector` on `cohort`; `model` is scratch space. An empty cohort leaves everything undefined.
+
+    features: where what the first `depth` layer groups of this model make of the cohort is kept, which changes no byte;
+    shared: twins that have frozen more or less score on this same cohort.
+    """
     model.load(vector)
     model.rest()
     labels = torch.from_numpy(cohort.labels.copy())
     with torch.no_grad():
-        parts = [_logits(model, cohort, slice(at, at + batch), hu_offset) for at in range(0, len(cohort), batch)]
+        if depth and features is not None and len(cohort):
+            look = Look(cohort, depth, hu_offset, shared=shared)
+            parts = [model.upper(block, depth).cpu() for block in features.blocks(look, vector, batch)]
+        else:
+            parts = [_logits(model, cohort, slice(at, at + batch), hu_offset) for at in range(0, len(cohort), batch)]
     return measure(torch.cat(parts) if parts else torch.empty(0, classes), labels)
 
 
@@ -73,7 +93,7 @@ def _per_class(guessed: Tensor, labels: Tensor, classes: int, metric: Callable[.
 
 
 def _logits(model: Model, cohort: Cohort, rows: slice, hu_offset: float) -> Tensor:
-    return model(torch.from_numpy(cohort.images(rows, hu_offset=hu_offset)))
+    return model(torch.from_numpy(cohort.images(rows, hu_offset=hu_offset))).cpu()
 
 
 def _auroc(logits: Tensor, labels: Tensor) -> float | None:

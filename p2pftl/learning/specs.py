@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
 Backbone = Literal["compact", "squeezenet1_1", "mobilenet_v3_small", "resnet18"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,28 @@ class ModelSpec:
     """A backbone and where its first weights come from.
 
     weights: null (drawn from the seed), a path ending in .safetensors, or the name of a torchvision
-    enum member ("IMAGENET1K_V1": the only case that downloads). The head is always drawn anew.
+    enum member ("IMAGENET1K_V1": the only case that downloads). Head and adapters are always drawn anew.
+    adapters: channels that the adapter in front of every layer group but the first and the head narrows its input to; 0: none.
     """
 
     backbone: Backbone = "compact"
     weights: str | None = None
+    adapters: Annotated[int, Interval(ge=0, le=1024)] = 0
+
+
+@dataclass(frozen=True)
+class Compute:
+    """In which numbers, and where, a network is computed.
+
+    precision: of the inputs of its convolutions and matrix products, all but the head's: 32 bits, or bfloat16 (8 bits of
+    mantissa), or auto: bfloat16 where that was measured faster on such a processor; parameters, gradients, normalisation,
+    logits and loss have 32 bits always. device: the processor, or an NVIDIA GPU, or auto: the GPU where there is one.
+    together: fit the heads of twins that share a process as one computation where that is faster; equal up to rounding.
+    """
+
+    precision: Precision | Literal["auto"] = "fp32"
+    device: Device | Literal["auto"] = "auto"
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,8 @@ class Recipe:
     lr: learning rate; momentum: of SGD (Adam keeps its own betas 0.9, 0.999); batch: images per step;
     epochs: passes over the shard; steps: batches instead of epochs, if given; reset_optimizer: forget
     momentum between rounds; seconds_per_sample: virtual seconds one image takes at speed 1; shift: each image is moved
-    by up to so many pixels either way, anew each time it is seen; flip: and mirrored left to right half of the time.
+    by up to so many pixels either way, anew each time it is seen; flip: and mirrored left to right half of the time; views: not
+    anew but in so many fixed ways, drawn once: epoch e of round r shows view (r + e) mod views, and frozen layers see each once.
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -43,3 +63,16 @@ class Recipe:
     seconds_per_sample: Annotated[float, Gt(0)] = 0.05
     shift: Annotated[int, Interval(ge=0, le=64)] = 0
     flip: bool = False
+    views: Annotated[int, Interval(ge=1, le=1000)] | None = None
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """What is kept of what frozen layers made of images. Changes how long a run takes, and nothing else.
+
+    cache: keep features at all; memory: MB for them per process; spill: what has no room there goes to files, not away.
+    """
+
+    cache: bool = True
+    memory: Annotated[float, Interval(ge=0, le=1_000_000)] = 1000.0
+    spill: bool = False

@@ -40,6 +40,16 @@ class Learnt:
     memory: Memory | None = None
 
 
+@dataclass(frozen=True)
+class Coming:
+    """A fit that a twin is about to ask its task for."""
+
+    task: Task
+    vector: Vector
+    round: int
+    scene: Scene
+
+
 class Task(Protocol):
     """Classification today; detection and masked images are others.
 
@@ -64,8 +74,8 @@ class Task(Protocol):
         """Train from `vector`. Raises FitDiverged when the result is not finite."""
         ...
 
-    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
-        """Metrics of `vector` on "validation" or "test"; empty if the split has no samples."""
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
+        """Metrics of `vector`, as it is after `round`, on "validation" or "test"; empty if the split has no samples."""
         ...
 
 

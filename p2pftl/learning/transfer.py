@@ -6,6 +6,7 @@ Rounds count from 0. Groups are a layout's layer groups: 0 at the input, the las
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
@@ -18,6 +19,7 @@ from p2pftl.params import Layout
 if TYPE_CHECKING:
     from torch import Tensor
 
+_ADAPTER = re.compile(r"(?:^|\.)adapter\d+\.")  # how p2pftl.learning.adapters calls them
 _DECAY = 2.6  # of the learning rate per layer group (Howard and Ruder 2018)
 
 
@@ -51,7 +53,7 @@ class Transfer(Protocol):
     fixed: ClassVar[bool] = True
 
     def plan(self, round: int, layout: Layout) -> Lesson:
-        """Return the lesson of `round` (from 0). Raises ScenarioError E118 if the model has too few layer groups."""
+        """Return the lesson of `round` (from 0). Raises ScenarioError E118 if the model lacks the layers for it."""
         ...
 
     def loss(self, task_loss: Tensor, params: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
@@ -74,6 +76,19 @@ class Head(Transfer):
     def plan(self, round: int, layout: Layout) -> Lesson:
         head = layout.of_groups(layout.depth - 1)
         return Lesson((Phase(head),), head)
+
+
+@dataclass(frozen=True)
+class Adapters(Transfer):
+    """Train and share the adapters and the head; the backbone stays as it came, norm statistics too (Houlsby et al. 2019)."""
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        adapters = adapters_in(layout)
+        if not adapters:
+            raise ScenarioError("E118", "transfer: adapters: the model has none", fix="give it some: model: {adapters: 8}")
+        chosen = frozenset((*adapters, *layout.of_groups(layout.depth - 1)))
+        trained = tuple(name for name in layout.names if name in chosen)
+        return Lesson((Phase(trained),), trained)
 
 
 @dataclass(frozen=True)
@@ -146,3 +161,8 @@ class FedProx(Transfer):
             return task_loss
         distance = sum((tensor - start[name]).square().sum() for name, tensor in params.items())
         return task_loss + self.mu / 2 * distance
+
+
+def adapters_in(layout: Layout) -> tuple[str, ...]:
+    """Entries of the model's adapters (see p2pftl.learning.adapters); empty if it has none."""
+    return tuple(name for name in layout.names if _ADAPTER.search(name))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from p2pftl.errors import ScenarioError, nearest
+from p2pftl.learning.engine import torchvision_models
 from p2pftl.learning.specs import ModelSpec
 
 _SHOWN = 3  # keys named per complaint
@@ -17,7 +18,7 @@ _SHOWN = 3  # keys named per complaint
 def pretrained(spec: ModelSpec, body: Mapping[str, tuple[int, ...]], head: frozenset[str]) -> dict[str, Tensor]:
     """Return float32 values for every tensor of `body` (name -> shape), read from where `spec.weights` points.
 
-    The source's own head (names in `head`, whatever their shape) is left out. Raises ScenarioError E127 when the
+    The source's own head and adapters (names in `head`, whatever their shape) is left out. Raises ScenarioError E127 when the
     source is missing, unreadable, not finite, or not of this backbone.
     """
     assert spec.weights is not None
@@ -51,9 +52,7 @@ def _from_torchvision(spec: ModelSpec, where: str) -> dict[str, Tensor]:
     file_hint = "give the path of a .safetensors file, or null"
     if spec.backbone == "compact":
         raise ScenarioError("E127", "torchvision has no weights for the backbone compact", where=where, fix=file_hint)
-    from torchvision.models import get_model_weights
-
-    members = get_model_weights(spec.backbone).__members__
+    members = torchvision_models().get_model_weights(spec.backbone).__members__
     if spec.weights not in members:
         fix = f"{nearest(str(spec.weights), members)}; or {file_hint}"
         raise ScenarioError("E127", f"neither a .safetensors file nor torchvision weights of {spec.backbone}", where=where, fix=fix)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from p2pftl.agenda import Parcel, Participant, Step
+from p2pftl.learning.task import Coming
 from p2pftl.params import Vector
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.twin import Twin
 
 Recruit = Callable[[str], Participant]
 """Builds a participant by name inside the process it will live in: reads its shard, makes its model."""
+
+Order = tuple[str, float]
+"""Who may go on, and how far."""
 
 
 class Crew:
@@ -21,6 +25,8 @@ class Crew:
         self.vault = vault
         self.members: dict[str, Participant] = {}
         self._unsaved: dict[str, int] = {}
+        self._ahead: set[str] = set()  # whose order begins with a fit that is done already
+        self._patience = 0  # so many orders go by before looking ahead again is worth it
 
     def begin(self, names: Iterable[str]) -> list[Step]:
         """Bring `names` up at virtual time 0."""
@@ -31,7 +37,10 @@ class Crew:
             self.vault.save(name, self.members[name].snapshot())
         return steps
 
-    def advance(self, name: str, until: float) -> Step:
+    def advance(self, name: str, until: float, waiting: Callable[[], Iterable[Order]] = tuple) -> Step:
+        """Let `name` go on. waiting: returns orders that are to follow; fits that they begin with may be done with this one."""
+        if getattr(getattr(self.members[name], "task", None), "together", False):
+            self._look_ahead(name, until, waiting)
         step = self.members[name].advance(until)
         unsaved = self._unsaved.get(name, 0) + step.round_done
         if unsaved >= self.vault.every or (unsaved and step.done):
@@ -39,6 +48,22 @@ class Crew:
             unsaved = 0
         self._unsaved[name] = unsaved
         return step
+
+    def _look_ahead(self, name: str, until: float, waiting: Callable[[], Iterable[Order]]) -> None:
+        """Before a fit that is not done yet, do all together that are to come, if they are many; if not, look again a while later."""
+        self._patience -= 1
+        if name in self._ahead:
+            self._ahead.remove(name)
+        elif self._patience <= 0 and self._coming(name, until) is not None:
+            orders = [(name, until), *(order for order in waiting() if order[0] not in self._ahead)]
+            found = (self._coming(*order) for order in orders)
+            fitted = self.members[name].task.fit_together(fit for fit in found if fit is not None)  # type: ignore[attr-defined]
+            self._patience = 0 if fitted else len(orders)
+            self._ahead |= fitted - {name}
+
+    def _coming(self, name: str, until: float) -> Coming | None:
+        member = self.members.get(name)
+        return member.foresee(until) if isinstance(member, Twin) else None
 
     def post(self, parcel: Parcel) -> None:
         self.members[parcel.receiver].post(parcel)
@@ -49,6 +74,7 @@ class Crew:
         member = self.recruit(name)
         member.restore(saved, incarnation)
         self.members[name] = member
+        self._ahead.discard(name)
         return member.begin(at)
 
     def vector(self, name: str) -> Vector:

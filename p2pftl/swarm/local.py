@@ -43,7 +43,7 @@ class LocalSwarm:
             return [self._deliver(int(self.shuffle.integers(len(self._flying))))]
         turn = 0 if self.shuffle is None else int(self.shuffle.integers(len(self._told)))
         name, until = self._told.pop(turn)
-        step = self.crew.advance(name, until)
+        step = self.crew.advance(name, until, lambda: self._told)
         self._flying.extend(step.parcels)
         answer = Advanced(replace(step, parcels=tuple(replace(parcel, head=b"", payload=None) for parcel in step.parcels)))
         if self.shuffle is not None:

@@ -6,8 +6,8 @@ import torch
 
 from p2pftl.errors import ScenarioError
 from p2pftl.learning.fit import Fit, Recipe, fit
-from p2pftl.learning.models import Model, ModelSpec, prepare_torch
-from p2pftl.learning.transfer import FedBN, FedPer, FedProx, FedRep, Full, GradualUnfreezing, Head, Transfer
+from p2pftl.learning.models import Model, ModelSpec, layout_of, prepare_torch
+from p2pftl.learning.transfer import Adapters, FedBN, FedPer, FedProx, FedRep, Full, GradualUnfreezing, Head, Transfer
 from p2pftl.params import Layout
 from p2pftl.policies import find, registered
 from tests.learning.blobs import blobs
@@ -15,19 +15,19 @@ from tests.learning.blobs import blobs
 prepare_torch()
 COHORT = blobs(20)
 POLICIES: tuple[Transfer, ...] = (
-    Full(), Head(), GradualUnfreezing(every=2), FedPer(), FedPer(layers=2), FedRep(), FedBN(), FedProx(mu=0.1),
+    Full(), Head(), Adapters(), GradualUnfreezing(every=2), FedPer(), FedPer(layers=2), FedRep(), FedBN(), FedProx(mu=0.1),
 )  # fmt: skip
 PLAIN = Layout(("a", "b", "c"), ((2,), (3,), (4,)), ("weight", "weight", "weight"), (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return Model(ModelSpec(), 2, 1)
+    return Model(ModelSpec(adapters=4), 2, 1)
 
 
 @pytest.fixture(scope="module")
 def start(model: Model) -> np.ndarray:
-    return Model(ModelSpec(), 2, 1).take()
+    return Model(ModelSpec(adapters=4), 2, 1).take()
 
 
 def taught(model: Model, start: np.ndarray, policy: Transfer, round: int = 0) -> Fit:
@@ -139,7 +139,8 @@ def test_the_pull_is_half_mu_times_the_squared_distance() -> None:
 def test_every_registered_policy_plans_every_backbone(name: str) -> None:
     policy = find("transfer", name)()
     for backbone in ("compact", "mobilenet_v3_small"):
-        layout = Model(ModelSpec(backbone), 3, 0).layout  # type: ignore[arg-type]
+        layout = layout_of(ModelSpec(backbone, adapters=4), 3)  # type: ignore[arg-type]
         lesson = policy.plan(0, layout)
+        assert lesson.shared
         assert set(lesson.shared) <= set(layout.names)
         assert lesson.shared == tuple(n for n in layout.names if n in lesson.shared)

@@ -20,7 +20,8 @@ def saved(path: Path, change: dict[str, torch.Tensor | None] | None = None, dtyp
     """A weights file of the compact backbone, drawn from seed 9; `change` replaces or drops (None) entries."""
     state: dict[str, torch.Tensor | None] = dict(Model(ModelSpec(), 7, 9).module.state_dict())
     state |= change or {}
-    save_file({name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items() if t is not None}, path)
+    kept = {name: t.contiguous() for name, t in state.items() if t is not None}
+    save_file({name: t.to(dtype) if t.is_floating_point() else t for name, t in kept.items()}, path)
     return str(path)
 
 
@@ -53,7 +54,7 @@ def test_a_file_of_another_network_is_refused_by_the_keys_that_differ(tmp_path: 
     assert "wrong shape stem.0.weight [16, 1, 3, 3] instead of [16, 1, 5, 5]" in wrong
     assert "not weights of resnet18" in refusal(ModelSpec("resnet18", str(tmp_path / "a.safetensors")))
     integers = {"stem.0.weight": torch.zeros((16, 1, 5, 5), dtype=torch.int32)}
-    assert "not floating point stem.0.weight" in refusal(ModelSpec(weights=saved(tmp_path / "d.safetensors", integers)))
+    assert "not floating point stem.0.weight" in refusal(ModelSpec(weights=saved(tmp_path / "d.safetensors", {**integers})))
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
