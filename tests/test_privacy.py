@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,7 +223,7 @@ def test_a_killed_actor_is_revived_and_the_run_says_what_it_lost(killed: tuple[R
     assert (twin["incarnation"], twin["rounds"]) == (3 if lost[0].twin == TWIN else 2, 60)
     assert any(f"{lost[0].twin} died" in reason for reason in ran.summary["reasons"])
     assert "something real, not scripted, was lost" in ran.page
-    assert f"status degraded: {lost[0].twin} died: its process is gone" in ran.out
+    assert re.search(rf"status degraded: .*{lost[0].twin} died: its process is gone", ran.out), "frames may have been lost with it"
     assert np.isfinite(ran.summary["mean"]["accuracy"])
 
 

@@ -29,6 +29,12 @@ def descendants(of: int | None = None) -> list[Process]:
     return family
 
 
+def myself() -> Process:
+    """This process."""
+    found = _stat(Path("/proc/self/stat"), os.getpid())
+    return (os.getpid(), 0) if found is None else found[1]
+
+
 def end(processes: Iterable[Process], patience: float = 2.0) -> None:
     """Kill those that still run, and wait until they are gone, at most `patience` seconds."""
     left = [process for process in processes if alive(process)]
@@ -57,10 +63,10 @@ def alive(process: Process) -> bool:
     return found is not None and found[1] == process
 
 
-def _stat(path: Path) -> tuple[int, Process] | None:
-    """Return (parent, process), None for a zombie or nobody."""
+def _stat(path: Path, pid: int | None = None) -> tuple[int, Process] | None:
+    """Return (parent, process), None for a zombie or nobody. pid: where the path does not tell it."""
     try:
         rest = path.read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if rest[0] in "ZX" else (int(rest[1]), (int(path.parent.name), int(rest[19])))
+    return None if rest[0] in "ZX" else (int(rest[1]), (pid or int(path.parent.name), int(rest[19])))

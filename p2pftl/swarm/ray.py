@@ -1,392 +1,330 @@
 """The swarm on Ray: one actor per twin (or per packed crew), named after its scanner. Ray only carries.
 
-Frames go from actor to actor: the payload as one object, passed by reference as a top-level argument; the
-driver sees headers, times and acknowledgements. Actors never wait for each other. A dead actor is not
-restarted by Ray (it would come back with its state silently reset): the conductor revives it from its last
-saved state, in a new actor, at a higher incarnation.
+Frames go from actor to actor: the payload as one object, passed by reference as a top-level argument; the driver
+sees headers, times and which frames arrived. Actors never wait for each other. One call at a time waits at each
+actor for its news and brings its orders, so that the driver's work grows with time, not with the number of twins.
+A dead actor is not restarted by Ray (it would come back with its state silently reset): the conductor revives its
+members from their last saved state, in a new actor, at a higher incarnation.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import signal
-import tempfile
 import time
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayError, RayTaskError
 
-from p2pftl.agenda import Parcel, Step
-from p2pftl.errors import P2pftlError, UsageError
+from p2pftl.agenda import Step
+from p2pftl.errors import CheckpointError, P2pftlError, UsageError
 from p2pftl.params import Vector
-from p2pftl.state import TwinState
-from p2pftl.swarm import leftovers
 from p2pftl.swarm.checkpoint import Vault
-from p2pftl.swarm.crew import Crew, Recruit
+from p2pftl.swarm.crew import Recruit
+from p2pftl.swarm.placing import Device, bound_apart
+from p2pftl.swarm.ray_actor import Failed, Flight, Moves, News, Order
+from p2pftl.swarm.ray_cluster import Cluster
+from p2pftl.swarm.ray_homes import ROOM, SILENCE, Homes
 from p2pftl.swarm.seams import Advanced, Delivered, Died, Report
 
-T = TypeVar("T")
-
-PATIENCE = 600.0
-SMALL = 100_000
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-
-
-@dataclass(frozen=True)
-class Failed:
-    """What an actor says of an error: never another exception's text, which may hold patient data."""
-
-    error: P2pftlError
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A step without payloads, and per parcel the acknowledgement to wait for (None: delivered already)."""
-
-    step: Step
-    acknowledgements: tuple[Any, ...]
-
-
-class CrewActor:
-    """A crew in its own process. Its methods run one at a time, in the order in which each caller called them."""
-
-    def __init__(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.crew: Crew
-        self.homes: dict[str, Any] = {}
-
-    def begin(self, recruit: Recruit, vault: Vault, names: Sequence[str]) -> list[Step] | Failed:
-        self.crew = Crew(recruit, vault)
-        return _guarded(", ".join(names), lambda: self.crew.begin(names))
-
-    def revive(self, recruit: Recruit, vault: Vault, name: str, incarnation: int, at: float) -> Step | Failed:
-        self.crew = Crew(recruit, vault)
-        return _guarded(name, lambda: self.crew.revive(name, incarnation, at))
-
-    def meet(self, homes: Mapping[str, Any]) -> None:
-        """Learn in which actor each peer lives."""
-        self.homes.update(homes)
-
-    def post(self, parcel: Parcel, payload: Any) -> None:
-        self.crew.post(replace(parcel, payload=payload))
-
-    def advance(self, name: str, until: float) -> Answer | Failed:
-        return _guarded(name, lambda: self._carry(self.crew.advance(name, until)))
-
-    def vector(self, name: str) -> Vector:
-        return self.crew.vector(name)
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def _carry(self, step: Step) -> Answer:
-        """Send a step's parcels on; several receivers of one payload share one object."""
-        acknowledgements: list[Any] = []
-        stored: dict[int, Any] = {}
-        for parcel in step.parcels:
-            if parcel.receiver in self.crew.members:
-                self.crew.post(parcel)
-                acknowledgements.append(None)
-                continue
-            payload: Any = parcel.payload
-            if payload.nbytes > SMALL:
-                payload = stored.setdefault(id(parcel.payload), None) or ray.put(payload)
-                stored[id(parcel.payload)] = payload
-            acknowledgements.append(self.homes[parcel.receiver].post.remote(replace(parcel, payload=None), payload))
-        bare = tuple(replace(parcel, head=b"", payload=None) for parcel in step.parcels)
-        return Answer(replace(step, parcels=bare), tuple(acknowledgements))
+PATIENCE = 600.0  # seconds for an actor to read its studies, or for a frame to arrive
 
 
 class RaySwarm:
     """Participants as Ray actors, on a cluster of our own on this machine or on the one at `address`.
 
-    run: namespace of the actors' names; notice: told in one line what is being waited for.
+    run: namespace of the actors' names; notice: told in one line what is being waited for; device: whether crews
+    share the cluster's GPUs; connect: do so at once, or leave it to the caller.
     Raises UsageError E604 when the cluster cannot be reached.
     """
 
-    def __init__(self, *, run: str, address: str | None = None, notice: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, *, run: str, address: str | None = None, notice: Callable[[str], None] = lambda text: None, device: Device = "auto",
+        connect: bool = True,
+    ) -> None:  # fmt: skip
+        self.cluster = Cluster(address, run)
         self.notice = notice
-        self.run = run
-        self.folder: Path | None = None
-        self.actors: dict[str, Any] = {}
-        self.pids: dict[Any, int] = {}
         self.vault: Vault
-        self._others = leftovers.descendants()
-        self._processes: list[leftovers.Process] = []
-        self._stopping = False
+        self._homes = Homes(self.cluster, device)
+        self._lives: dict[str, int] = {}
+        self._run = 0
         self._brief: tuple[Any, Any] = (None, None)
-        self._lives: Counter[str] = Counter()
-        self._answers: dict[Any, str] = {}
-        self._acknowledgements: dict[Any, tuple[str, tuple[str, int]]] = {}
-        self.dashboard = self._connect(address)
+        self._moved: list[tuple[str, int]] = []
+        self._orders: dict[int, list[Order]] = {}
+        self._awaited: dict[Any, int] = {}
+        self._reports: list[Report] = []
+        self._flying: dict[Flight, str] = {}
+        self._early: set[Flight] = set()
+        self._heirs: dict[str, int | None] = {}
+        if connect:
+            self.connect()
 
     # ------------------------------------------------------------------ up and down
 
+    def connect(self) -> None:
+        """Start or find Ray. May be called from a thread of its own, while signals are held back."""
+        self.cluster.connect()
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Ray's dashboard, "" if there is none."""
+        return self.cluster.dashboard
+
+    @property
+    def cores(self) -> int:
+        """Processors of all machines that are up."""
+        return max(1, int(sum(one.cores for one in self.cluster.machines())))
+
+    def process(self, name: str) -> int:
+        """Process number of the participant's actor, on the machine where it runs."""
+        return self._homes.where(self._lives[name]).process[0]
+
+    def machine(self, name: str) -> str:
+        """Ray's id of the machine where the participant's actor runs."""
+        return self._homes.where(self._lives[name]).ray_machine
+
+    def warm(self, crews: Sequence[Sequence[str]]) -> None:
+        """Start one process per crew and let it import torch, before it is known what it will learn."""
+        self._settle_in(bound_apart(crews, self.cluster.machines()))
+        for home in self._homes.open.values():
+            home.actor.warm.remote()
+
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         """Start one actor per crew, all at once; those of an earlier start that still answer are used again."""
+        self._run += 1
+        self._orders, self._reports, self._flying, self._early, self._heirs = {}, [], {}, set(), {}
+        crews = bound_apart(crews, self.cluster.machines())
         self.notice(f"starting {len(crews)} actors")
-        self._answers, self._acknowledgements = {}, {}
-        self._brief, self.vault = (ray.put(recruit), ray.put(vault)), vault
-        living = self._one_each(crews)
-        self.actors = {name: actor for crew, actor in zip(crews, living, strict=True) for name in crew}
-        begun = {actor.begin.remote(*self._brief, list(crew)): crew for crew, actor in zip(crews, living, strict=True)}
-        for actor in living:
-            actor.meet.remote(self.actors)
-        steps: dict[str, list[Step]] = {}
+        self._brief, self.vault, self._moved = (ray.put(recruit), ray.put(vault)), vault, []
+        numbers = self._settle_in(crews)
+        moves = ray.put(Moves(0, {number: self._homes[number].actor for number in numbers}, dict(self._lives)))
+        begun = {}
+        for crew, number in zip(crews, numbers, strict=True):
+            self._homes[number].known = 0
+            begun[self._homes[number].actor.begin.remote(self._run, number, *self._brief, list(crew), moves)] = (number, crew)
+        steps: dict[int, list[Step]] = {}
         waiting = list(begun)
+        until = time.monotonic() + PATIENCE
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=PATIENCE)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, until - time.monotonic()))
             if not done:
                 raise UsageError("E610", f"{len(waiting)} actors did not start in {PATIENCE:.0f} s", fix="raise twins_per_actor")
-            steps[begun[done[0]][0]] = self._first(done[0], begun[done[0]])
+            number, crew = begun[done[0]]
+            steps[number] = self._first(done[0], number, crew)
             self.notice(f"{len(steps)} of {len(crews)} actors have read their studies")
-        self.pids = {actor: ray.get(actor.pid.remote()) for actor in living}
-        return [step for crew in crews for step in steps[crew[0]]]
+        return [step for number in numbers for step in steps[number]]
 
     def stop(self) -> None:
         """End actors, cluster and temporary files; called again after an interruption, it does so by force."""
-        again, self._stopping = self._stopping, True
+        homes, self._homes.open, self._lives = self._homes.open, {}, {}
         try:
-            if not again:
-                self._note_processes()
-                with contextlib.suppress(Exception):
-                    for actor in dict.fromkeys(self.actors.values()):
-                        ray.kill(actor)
-                self.actors = {}
-                ray.shutdown()
+            with contextlib.suppress(Exception):
+                for home in homes.values():
+                    ray.kill(home.actor)
         finally:
-            self._note_processes()
-            leftovers.end(self._processes)
-            if self.folder is not None:
-                leftovers.remove(self.folder)
+            self.cluster.stop()
 
-    def _note_processes(self) -> None:
-        """Remember what was started for a cluster of our own: two of Ray's helpers may outlive it by a minute (TRUST.md, section 3)."""
-        if self.folder is not None:
-            self._processes = [*self._processes, *(one for one in leftovers.descendants() if one not in self._others)]
+    def _settle_in(self, crews: Sequence[Sequence[str]]) -> list[int]:
+        numbers = self._homes.settle(crews, self._lives)
+        self._awaited = {ref: number for ref, number in self._awaited.items() if number in numbers}  # these still wait
+        self._lives = {name: number for crew, number in zip(crews, numbers, strict=True) for name in crew}
+        return numbers
 
-    def _connect(self, address: str | None) -> str:
-        for key, value in QUIET.items():
-            os.environ.setdefault(key, value)
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        common: dict[str, Any] = {"namespace": self.run, "log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    def _first(self, ref: Any, number: int, crew: Sequence[str]) -> list[Step]:
+        """What a crew says that begins. Raises UsageError E610, or DataError with the machine that lacks the data."""
         try:
-            if address is None:
-                self.folder = _private_folder()
-                with _temporary_files_in(self.folder):
-                    context = ray.init(
-                        address="local", include_dashboard=True, dashboard_host="127.0.0.1", _temp_dir=str(self.folder / "ray"), **common
-                    )  # fmt: skip
-                with contextlib.suppress(OSError):  # Ray leaves its token readable for everybody
-                    (Path.home() / ".ray" / "auth_token").chmod(0o600)
-            else:
-                context = ray.init(address=address, **common)
-        except Exception as error:
-            self.stop()
-            problem = f"no Ray cluster at {address or 'this machine'} ({type(error).__name__})"
-            raise UsageError("E604", problem, fix="check --address, or use --executor local") from error
-        except BaseException:  # Ctrl-C while Ray starts
-            self.stop()
-            raise
-        url = str(context.dashboard_url or "")
-        return f"http://{url}" if url else ""
-
-    def _one_each(self, crews: Sequence[Sequence[str]]) -> list[Any]:
-        """Return an actor per crew: an earlier one of its first member that still answers, or a new one; end the rest."""
-        free = {name: actor for name, actor in self.actors.items() if _answers(actor)}
-        chosen = []
-        for crew in crews:
-            actor = free.get(crew[0]) or self._actor(crew[0])
-            free = {name: other for name, other in free.items() if other != actor}
-            chosen.append(actor)
-        for actor in dict.fromkeys(free.values()):
-            ray.kill(actor)
-        return chosen
-
-    def _actor(self, name: str) -> Any:
-        """A new process, titled after `name` and, from its second on, their number: Ray frees a dead actor's title only later."""
-        self._lives[name] += 1
-        title = name if self._lives[name] == 1 else f"{name}.{self._lives[name]}"
-        options = {"name": title, "num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 1}
-        return ray.remote(CrewActor).options(**options).remote()
+            address = self._homes.where(number).address
+            steps: list[Step] = _told(ref)
+        except RayError as error:
+            problem = f"the process of {', '.join(crew[:4])} died while reading its studies"
+            raise UsageError("E610", problem, fix="free some memory, or raise twins_per_actor") from error
+        except P2pftlError as error:
+            if error.code not in ("E301", "E307") or len(self.cluster.machines()) == 1:
+                raise
+            fix = f"""give every machine the data at the same path, or start Ray where they lie with --resources '{{"{crew[0]}": 1}}'"""
+            raise type(error)(error.code, f"{error.problem} on the machine {address}", where=error.where, fix=fix) from None
+        return steps
 
     # ------------------------------------------------------------------ going on
 
     def advance(self, name: str, until: float) -> None:
-        self._answers[self.actors[name].advance.remote(name, until)] = name
+        self._orders.setdefault(self._lives[name], []).append((name, until))
 
     def completed(self) -> Sequence[Report]:
-        started = time.monotonic()
-        awaited = [*self._answers, *self._acknowledgements]
-        while True:
-            done, _ = ray.wait(awaited, num_returns=1, timeout=1.0)
-            if done:
-                break
-            if time.monotonic() - started > PATIENCE:
-                return [self._dead(name, "no answer") for name in set(self._answers.values())]
-        more, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
-        return [report for ref in dict.fromkeys([*done, *more]) for report in self._report(ref)]
-
-    def _report(self, ref: Any) -> list[Report]:
-        if ref in self._acknowledgements:
-            receiver, flight = self._acknowledgements.pop(ref)
-            try:
-                ray.get(ref)
-            except RayActorError as error:
-                if self._lives_in(receiver, error.actor_id):
-                    return [self._dead(receiver, "its process is gone")]
-                return [Delivered(receiver, flight, lost=True)]  # sent to a process it no longer lives in
-            except RayError:
-                return [Delivered(receiver, flight, lost=True)]
-            return [Delivered(receiver, flight)]
-        name = self._answers.pop(ref, None)
-        if name is None:
-            return []
-        try:
-            answer = self._told(ref)
-        except RayActorError:
-            return [self._dead(name, "its process is gone")]
-        reports: list[Report] = [Advanced(answer.step)]
-        for parcel, acknowledgement in zip(answer.step.parcels, answer.acknowledgements, strict=True):
-            if acknowledgement is None:
-                reports.append(Delivered(parcel.receiver, parcel.flight))
-            else:
-                self._acknowledgements[acknowledgement] = (parcel.receiver, parcel.flight)
+        self._send_orders()
+        quiet, asked = time.monotonic(), 0
+        while not self._reports:
+            done, _ = ray.wait(list(self._awaited), num_returns=1, timeout=1.0)
+            if done and len(self._awaited) > 1:
+                done, _ = ray.wait(list(self._awaited), num_returns=len(self._awaited), timeout=0)
+            for ref in done:
+                self._hear(ref)
+            if not done and time.monotonic() - quiet > SILENCE * (1 + asked):
+                asked += 1
+                self._ask_around(time.monotonic() - quiet)
+            self._send_orders()
+        reports, self._reports = self._reports, []
         return reports
 
-    def vector(self, name: str) -> Vector:
-        """Final parameters of a twin; from its last saved state if it died since."""
+    def _send_orders(self) -> None:
+        """Every actor has one call that waits for its news; orders go with it, or after it."""
+        listening = set(self._awaited.values())
+        for number in set(self._lives.values()):
+            orders = self._orders.pop(number, None)
+            if number not in listening:
+                self._awaited[self._homes[number].actor.news.remote(orders or (), self._moves(number))] = number
+            elif orders:
+                self._homes[number].actor.order.remote(orders, self._moves(number))
+
+    def _moves(self, number: int) -> Moves | None:
+        """What an actor does not know yet of who lives where."""
+        home, version = self._homes[number], len(self._moved)
+        if home.known == version:
+            return None
+        news = self._moved[max(home.known, 0) :]
+        where = {name: self._lives[name] for name, _ in news if name in self._lives} if home.known >= 0 else dict(self._lives)
+        home.known = version
+        return Moves(version, {there: self._homes[there].actor for there in where.values()}, where)
+
+    def _hear(self, ref: Any) -> None:
+        number = self._awaited.pop(ref)
         try:
-            found: Vector = ray.get(self.actors[name].vector.remote(name), timeout=PATIENCE)
+            news: News = ray.get(ref)
+        except RayTaskError as error:
+            raise P2pftlError("E700", f"an actor stopped: {type(error.cause).__name__}", fix="run with --executor local to debug") from None
+        except RayError:
+            self._dead(number)
+            return
+        if news.failed is not None:
+            raise news.failed.error
+        if news.run != self._run:
+            return
+        for answer in news.answers:
+            self._reports.append(Advanced(answer.step))
+            for parcel, home in zip(answer.step.parcels, answer.homes, strict=True):
+                if parcel.flight in self._early:
+                    self._early.remove(parcel.flight)
+                    self._reports.append(Delivered(parcel.receiver, parcel.flight))
+                elif self._lives.get(parcel.receiver) != home:  # sent to a process it no longer lives in
+                    self._reports.append(Delivered(parcel.receiver, parcel.flight, lost=True))
+                else:
+                    self._flying[parcel.flight] = parcel.receiver
+        for receiver, flight in news.received:
+            if self._flying.pop(flight, None) is None:
+                self._early.add(flight)
+            else:
+                self._reports.append(Delivered(receiver, flight))
+
+    def _ask_around(self, quiet: float) -> None:
+        """Long nothing: a fit may take long, but an actor answers meanwhile; and a frame arrives, or its way is broken."""
+        numbers = set(self._lives.values())
+        for number in sorted(numbers - self._homes.answering(numbers)):
+            self._dead(number, "no answer")
+        if quiet > PATIENCE:
+            self._settle(set(self._flying))
+
+    def vector(self, name: str) -> Vector:
+        """Final parameters of a twin; from its last saved state, in a new process, if it died since."""
+        try:
+            found: Vector = _told(self._homes[self._lives[name]].actor.vector.remote(name), timeout=PATIENCE)
         except RayActorError:
-            found = TwinState.unpacked(self.vault.load(name)).vector
+            self.kill(name)
+            self.revive(name, 0, 0.0)
+            found = _told(self._homes[self._lives[name]].actor.vector.remote(name), timeout=PATIENCE)
         return found
 
     # ------------------------------------------------------------------ death and return
 
     def kill(self, name: str) -> None:
         """End the actor's process; Ray does so at once and without asking it."""
-        actor = self.actors.pop(name)
-        ray.kill(actor)
-        if not _ends(self.pids.pop(actor, None)):
+        number = self._lives.pop(name)
+        home = self._homes[number]
+        self._forget(number, [name])
+        if not self._homes.end(number):
             raise P2pftlError("E701", f"the process of {name} does not end", fix="look for a stopped process on this machine")
-        self._forget(name)
+        self._heirs[name] = self._homes.build(name, home.place, home.deaths)
 
     def revive(self, name: str, incarnation: int, at: float) -> Step:
-        actor = self._actor(name)
+        for again in (False, True):
+            number = self._heirs[name]
+            if number is None:
+                raise P2pftlError("E702", "no machine that is up holds its data")
+            try:
+                step = self._revived(number, name, incarnation, at)
+            except RayError as error:
+                self._replace(number)
+                if again or not isinstance(error, ActorUnschedulableError):  # its machine was lost meanwhile
+                    raise P2pftlError("E702", f"its new process gave no answer ({type(error).__name__})") from error
+            else:
+                self._lives[name] = number
+                self._moved.append((name, number))
+                return step
+        raise AssertionError("unreachable")
+
+    def _revived(self, number: int, name: str, incarnation: int, at: float) -> Step:
+        self._homes.where(number, ROOM)
+        ref = self._homes[number].actor.revive.remote(self._run, number, *self._brief, name, incarnation, at)
         try:
-            step: Step = self._told(actor.revive.remote(*self._brief, name, incarnation, at), timeout=PATIENCE)
-            self.pids[actor] = ray.get(actor.pid.remote(), timeout=PATIENCE)
-        except RayError as error:
-            raise P2pftlError("E702", f"its new process gave no answer ({type(error).__name__})") from error
-        self.actors[name] = actor
-        actor.meet.remote(self.actors)
-        others = [other for other in dict.fromkeys(self.actors.values()) if other != actor]
-        for met in [other.meet.remote({name: actor}) for other in others]:
-            with contextlib.suppress(RayError):  # dead too: its next answer says so
-                ray.get(met, timeout=PATIENCE)
+            step: Step = _told(ref, timeout=PATIENCE)
+        except CheckpointError as error:
+            if error.code != "E501" or len(self.cluster.machines()) == 1:
+                raise
+            problem = "its saved state is not where it lives now; --out must be a folder that all machines share"
+            raise CheckpointError("E501", problem) from error
+        del self._heirs[name]
         return step
 
-    def _dead(self, name: str, reason: str) -> Died:
-        """Report everybody who lived in the actor of `name`."""
-        actor = self.actors.get(name)
-        names = tuple(sorted(other for other, home in self.actors.items() if home == actor)) or (name,)
-        with contextlib.suppress(Exception):
-            self.kill(name)
-        for other in names:
-            self.actors.pop(other, None)
-            self._forget(other)
-        return Died(names, reason)
+    def _replace(self, number: int) -> None:
+        """Another process for those who wait to be revived in one that gives no answer."""
+        waiting = sorted(name for name, heir in self._heirs.items() if heir == number)
+        if waiting:
+            self._heirs |= dict.fromkeys(waiting, self._homes.rebuild(waiting, self._homes[number]))
+        if number not in self._lives.values():
+            self._homes.end(number)
 
-    def _lives_in(self, name: str, actor_id: str | None) -> bool:
-        actor = self.actors.get(name)
-        return actor is not None and actor_id in (None, actor._actor_id.hex())
+    def _dead(self, number: int, reason: str = "") -> None:
+        """Report everybody who lived in an actor. They come back together; if that ends so too, in halves, until one is alone."""
+        names = sorted(name for name, lived in self._lives.items() if lived == number)
+        home = self._homes[number]
+        for name in names:
+            del self._lives[name]
+        self._forget(number, names)
+        self._replace(number)
+        for half in [names[0::2], names[1::2]] if home.deaths else [names]:
+            if half:
+                self._heirs |= dict.fromkeys(half, self._homes.rebuild(half, home))
+        self._reports.append(Died(tuple(names), reason or self._homes.lost(home)))
 
-    def _forget(self, name: str) -> None:
-        self._answers = {ref: told for ref, told in self._answers.items() if told != name}
-        self._acknowledgements = {ref: where for ref, where in self._acknowledgements.items() if where[0] != name}
+    def _forget(self, number: int, names: Collection[str]) -> None:
+        """Nothing more comes from an actor; frames to it are lost, those from it are if they do not lie at their receiver."""
+        self._awaited = {ref: other for ref, other in self._awaited.items() if other != number}
+        self._orders.pop(number, None)
+        to = [flight for flight, receiver in self._flying.items() if receiver in names]
+        for flight in to:
+            self._reports.append(Delivered(self._flying.pop(flight), flight, lost=True))
+        self._settle({flight for flight in self._flying if flight[0] in names})
+        self._early = {flight for flight in self._early if flight[0] not in names}
 
-    def _first(self, ref: Any, crew: Sequence[str]) -> list[Step]:
-        try:
-            steps: list[Step] = self._told(ref)
-        except RayActorError as error:
-            problem = f"the process of {', '.join(crew[:4])} died while reading its studies"
-            raise UsageError("E610", problem, fix="free some memory, or raise twins_per_actor") from error
-        return steps
-
-    def _told(self, ref: Any, timeout: float | None = None) -> Any:
-        answer = ray.get(ref, timeout=timeout)
-        if isinstance(answer, Failed):
-            raise answer.error
-        return answer
-
-
-def _answers(actor: Any) -> bool:
-    try:
-        ray.get(actor.pid.remote(), timeout=PATIENCE)
-    except RayError:
-        return False
-    return True
-
-
-def _private_folder() -> Path:
-    """A folder for Ray that only this user can look into; Ray opens its own to everybody.
-
-    Socket paths below it must stay under 107 bytes, so a long system folder is not used.
-    """
-    system = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="p2pftl-", dir="/tmp" if len(system) > 24 and os.access("/tmp", os.W_OK) else system))
+    def _settle(self, flights: Collection[Flight]) -> None:
+        """Ask receivers for frames that should be there; what is not there is lost."""
+        asked: dict[int, list[Flight]] = {}
+        for flight in sorted(flights):
+            asked.setdefault(self._lives.get(self._flying[flight], -1), []).append(flight)
+        for number, sought in asked.items():
+            try:
+                here = set(ray.get(self._homes[number].actor.settle.remote(sought), timeout=SILENCE))
+            except (KeyError, RayError):  # dead too: its next news says so
+                here = set()
+            for flight in sought:
+                receiver = self._flying[flight]
+                if flight not in here:
+                    del self._flying[flight]
+                    self._reports.append(Delivered(receiver, flight, lost=True))
 
 
-@contextlib.contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let processes started now, and theirs, keep what is temporary in `folder`, which goes with them."""
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
-
-
-def _ends(pid: int | None) -> bool:
-    """Wait until the process is gone; SIGKILL it if Ray did not. A pid of another machine counts as gone."""
-    for patience in range(200):
-        try:
-            os.kill(pid or 0, 0 if patience < 100 else signal.SIGKILL) if pid else None
-        except (ProcessLookupError, PermissionError):
-            return True
-        if pid is None or _zombie(pid):
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def _zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return not Path("/proc").exists()
-
-
-def _guarded(who: str, act: Callable[[], T]) -> T | Failed:
-    """Run `act`; turn any error into one that names the twin and the place in our code, and nothing of the data."""
-    try:
-        return act()
-    except P2pftlError as error:
-        return Failed(error)
-    except Exception as error:
-        ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "p2pftl" in frame.filename]
-        place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "outside p2pftl"
-        return Failed(P2pftlError("E700", f"{who} stopped: {type(error).__name__} at {place}", fix="run with --executor local to debug"))
+def _told(ref: Any, timeout: float | None = None) -> Any:
+    answer = ray.get(ref, timeout=timeout)
+    if isinstance(answer, Failed):
+        raise answer.error
+    return answer

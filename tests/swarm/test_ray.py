@@ -31,9 +31,10 @@ FOUR = Ring(twins=4).build(1)
 def swarm() -> Iterator[RaySwarm]:
     """One Ray for all tests of this module; at the end nothing of it is left."""
     started = RaySwarm(run="tests")
-    folder = started.folder
+    folder = started.cluster.folder
     yield started
-    pids = list(started.pids.values())
+    pids = [home.where.process[0] for home in started._homes.open.values() if home.where]
+    assert pids
     started.stop()
     assert folder is not None
     assert not folder.exists()
@@ -67,7 +68,7 @@ def killer(swarm: RaySwarm, names: Sequence[str], rounds: int) -> Callable[[Even
         left["rounds"] -= isinstance(event, facts.RoundDone)
         if left["rounds"] == 0:
             left["rounds"] = -1
-            for pid in {swarm.pids[swarm.actors[name]] for name in names}:
+            for pid in {swarm.process(name) for name in names}:
                 os.kill(pid, signal.SIGKILL)
 
     return watch
@@ -82,8 +83,16 @@ def test_events_and_models_are_those_of_one_process(
         outcome = conduct(run, swarm, tmp_path / str(k), crews=crews(run))
         assert outcome.digest == play(run, tmp_path / "local").digest
         assert not outcome.degraded
-        assert len(set(swarm.pids.values()) - {os.getpid()}) == processes
-        assert set(swarm.actors) == set(run.names)
+        assert len({swarm.process(name) for name in run.names} - {os.getpid()}) == processes
+
+
+def test_processes_that_were_warmed_up_are_those_that_run(swarm: RaySwarm, tmp_path: Path) -> None:
+    run = toy(FOUR, rounds=2)
+    crews = [("ct-01", "ct-02"), ("ct-03", "ct-04")]
+    swarm.warm(crews)
+    before = [swarm.process(name) for name in run.names]
+    assert conduct(run, swarm, tmp_path / "ray", crews=crews).digest == play(run, tmp_path / "local").digest
+    assert [swarm.process(name) for name in run.names] == before
 
 
 def test_large_frames_survive_the_scripted_crash_of_their_sender(swarm: RaySwarm, tmp_path: Path) -> None:
@@ -128,7 +137,7 @@ def test_the_model_of_a_twin_that_died_after_its_end_is_its_last_saved_one(swarm
     run = toy(FOUR, rounds=3, rate=0.1)
     expected = play(run, tmp_path / "local").vectors["ct-02"]
     assert (conduct(run, swarm, tmp_path / "ray", crews=apart(run)).vectors["ct-02"] == expected).all()
-    os.kill(swarm.pids[swarm.actors["ct-02"]], signal.SIGKILL)
+    os.kill(swarm.process("ct-02"), signal.SIGKILL)
     assert (swarm.vector("ct-02") == expected).all()
 
 
