@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from p2pftl import __version__
 from p2pftl.errors import P2pftlError, UsageError
 from p2pftl.events import Event, FitRejected, RoundDone, RunFinished, RunPlanned
 from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, RunFolder
 from p2pftl.interrupts import Interrupts, unheard
+from p2pftl.keep import keep_models
 from p2pftl.observe import record, summary
 from p2pftl.observe.live import replay as show_again
 from p2pftl.observe.live import view as choose_view
 from p2pftl.observe.plain import View
-from p2pftl.params import gather
 from p2pftl.scenario.plan import Plan, compile_plan
 from p2pftl.scenario.resolved import resolved
 from p2pftl.scenario.schema import Scenario
@@ -94,6 +94,7 @@ class _Work:
     view: View
     interrupts: Interrupts
     swarm: Attended | None = None
+    cores: int = 1
     begun: bool = False
 
     def done(self) -> int:
@@ -106,7 +107,7 @@ class _Work:
                 with self.interrupts.open():
                     self.view.status("reading the scenario's data")
                     plan = compile_plan(self.scenario)
-                    plan = plan.prepared(self.view.progress)
+                plan, self.swarm = self._ready(plan)
                 outcome, control = self._passes(plan)
             return _conclude(self.folder.path, outcome, control, self.executor, time.monotonic() - started)
         finally:
@@ -114,10 +115,32 @@ class _Work:
                 self.interrupts.patiently(self.swarm.stop)
             self.folder.settle()
 
+    def _ready(self, plan: Plan) -> tuple[Plan, Attended]:
+        """Draw or read what the data source needs and build the first model, while Ray starts. Raises P2pftlError."""
+        stop = threading.Event()
+
+        def progress(done: int, of: int) -> None:
+            if stop.is_set():
+                raise InterruptedError
+            self.view.progress("studies", done, of)
+
+        with ThreadPoolExecutor(1) as beside:
+            with unheard():
+                prepared = beside.submit(plan.prepared, progress)
+            try:
+                with self.interrupts.held_back():
+                    swarm, self.cores = _swarm(self.executor, self.address, plan, self.view)
+                    self.swarm = Attended(swarm, self.interrupts.open)
+                with self.interrupts.open():
+                    return prepared.result(), self.swarm
+            finally:
+                stop.set()
+
     def _passes(self, plan: Plan) -> tuple[Outcome, Outcome | None]:
         """The run, and what the same twins learn alone if that is asked for and comes to an end."""
         self.folder.fill(resolved(self.scenario))
-        outcome = self._pass(plan, self.folder.path, [self.view], self.folder.path.absolute() / PREVIEWS)
+        sinks: list[Sink] = [self.view, *_exporters(self.executor)]
+        outcome = self._pass(plan, self.folder.path, sinks, self.folder.path.absolute() / PREVIEWS)
         if not (self.scenario.control and outcome.whole):
             return outcome, None
         self.view.status("the same twins once more, without any exchange")
@@ -129,6 +152,10 @@ class _Work:
         (aside / record.FILE).unlink(missing_ok=True)  # half a comparison is none
         return outcome, None
 
+    def _swarm(self) -> Attended:
+        assert self.swarm is not None
+        return self.swarm
+
     def _pass(self, plan: Plan, folder: Path, sinks: Sequence[Sink], previews: Path | None) -> Outcome:
         """One pass over a plan; what stops it early keeps everything known so far."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,17 +163,18 @@ class _Work:
         conductor: Conductor | None = None
         with record.Record(folder / record.FILE) as recorder:
             tell = _Telling([recorder, told, diverged, *sinks])
-            tell(planned := _planned(plan))
+            tell(_planned(plan))
             outcome = Outcome(told, "", "interrupted")
             try:
-                swarm = self._started(plan, tell, planned)
+                swarm, crews = self._swarm(), plan.packing(self.cores).crews
                 vault = Vault(folder.absolute() / STATE, plan.scenario.checkpoint.every)  # an actor may work elsewhere
-                first = swarm.start(plan.recruiter(previews), plan.crews(os.cpu_count() or 1), vault)
+                first = swarm.start(plan.recruiter(previews), crews, vault)
                 conductor = Conductor(plan.world, swarm, first, incident_events(plan.world.timeline()))
                 self.begun = True
                 for event in conductor:
                     tell(event)
-                outcome.consensus = _keep_models(plan, swarm, conductor, folder / MODELS)
+                living = [name for name in plan.topology.names if not conductor.seats[name].gone]
+                outcome.consensus = keep_models(plan, living, swarm.vector, folder / MODELS)
                 outcome.status = "degraded" if conductor.degraded or diverged.fits else "done"
             except KeyboardInterrupt:
                 self.begun = True
@@ -162,16 +190,6 @@ class _Work:
         outcome.reasons = _reasons([*(conductor.degraded if conductor else ()), *diverged.fits], outcome.error)
         return outcome
 
-    def _started(self, plan: Plan, tell: _Telling, planned: RunPlanned) -> Attended:
-        """The swarm that carries the twins, made on first use."""
-        if self.swarm is not None:
-            return self.swarm
-        with self.interrupts.held_back():
-            self.swarm = Attended(_swarm(self.executor, self.address, plan, self.view), self.interrupts.open)
-        for sink in _exporters(self.executor):
-            tell.add(sink, planned)
-        return self.swarm
-
 
 class _Telling:
     """Passes events to sinks; a sink that raises is left out from then on and named, the run goes on.
@@ -186,12 +204,6 @@ class _Telling:
     def __call__(self, event: Event) -> None:
         self.recorder(event)
         for sink in list(self.sinks):
-            self._pass_on(sink, event)
-
-    def add(self, sink: Sink, *missed: Event) -> None:
-        """Tell `sink` too, first what it missed."""
-        self.sinks.append(sink)
-        for event in missed:
             self._pass_on(sink, event)
 
     def _pass_on(self, sink: Sink, event: Event) -> None:
@@ -252,38 +264,22 @@ def _planned(plan: Plan) -> RunPlanned:
     )  # fmt: skip
 
 
-def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> Swarm:
+def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> tuple[Swarm, int]:
+    """Return what carries the twins, its actors on their way up, and how many cores it has."""
     if executor == "local":
         from p2pftl.swarm.local import LocalSwarm
 
-        return LocalSwarm()
+        return LocalSwarm(), 1
     view.status("starting Ray")
     from p2pftl.swarm.ray import RaySwarm
 
-    swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status)
+    swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status, device=plan.scenario.compute.device)
     if swarm.dashboard:
         view.dashboard(swarm.dashboard)
-    return swarm
-
-
-def _keep_models(plan: Plan, swarm: Swarm, conductor: Conductor, folder: Path) -> float | None:
-    """Write each twin's model as safetensors; return the consensus distance (1/n) sum_i |x_i - mean|^2 of the shared elements."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = plan.layout.ranges(plan.transfer.plan(plan.scenario.rounds - 1, plan.layout).shared)
-    vectors = []
-    for name in plan.topology.names:
-        if conductor.seats[name].gone:
-            continue
-        vector = swarm.vector(name)
-        spans = zip(plan.layout.names, plan.layout.shapes, plan.layout.spans, strict=True)
-        save_file({key: np.ascontiguousarray(vector[a:b].reshape(shape)) for key, shape, (a, b) in spans}, folder / f"{name}.safetensors")
-        vectors.append(gather(vector, shared).astype(np.float64))
-    if not vectors:
-        return None
-    mean = sum(vectors) / len(vectors)
-    return float(np.mean([np.square(vector - mean).sum() for vector in vectors]))
+    packing = plan.packing(swarm.cores)
+    view.status(packing.why)
+    swarm.warm(packing.crews)
+    return swarm, swarm.cores
 
 
 def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor: str, wall: float) -> int:
@@ -324,7 +320,8 @@ def show_plan(scenario: Scenario) -> int:
     """Print what a run of `scenario` would do, before anything trains."""
     from p2pftl.observe.prospect import show
 
-    show(_planned(compile_plan(scenario)))
+    plan = compile_plan(scenario)
+    show(_planned(plan), packing=plan.packing(os.cpu_count() or 1).why)
     return DONE
 
 

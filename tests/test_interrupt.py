@@ -119,7 +119,7 @@ MOMENTS: list[tuple[str, float, int, tuple[str, ...]]] = [
     ("start", 0.45, signal.SIGINT, ()),
     ("start", 0.6, signal.SIGTERM, ()),
     ("reading the scenario", 0.1, signal.SIGINT, ()),
-    ("scenario.s data \\d+/24", 0.0, signal.SIGTERM, ("--set", "data.cache=FRESH")),
+    ("studies \\d+/24", 0.0, signal.SIGTERM, ("--set", "data.cache=FRESH")),
     ("starting Ray", 0.2, signal.SIGINT, ()),
     ("starting Ray", 1.5, signal.SIGTERM, ()),
     ("starting Ray", 3.0, signal.SIGHUP, ()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Catalogue
 from p2pftl.imaging.images import Images
 from p2pftl.imaging.phantom import Phantom
+from p2pftl.imaging.scanner import Scanner
 from p2pftl.scenario.load import load
 from p2pftl.scenario.networks import read_topology
 from p2pftl.scenario.plan import Plan, compile_plan
@@ -156,10 +158,16 @@ def test_incidents_of_scanners_are_refused_where_there_are_no_hounsfield_units(
 def test_everybody_has_one_process_and_who_may_crash_has_it_alone(twins: int, cores: int, packing: Any, data: st.DataObject) -> None:
     crashing = data.draw(st.sets(st.integers(1, twins), max_size=3))
     plan = object.__new__(Plan)
-    values = {"scenario": Packed(packing), "topology": Names(twins), "world": Crashing(crashing), "terms": Cloudy()}
+    values = {
+        "scenario": Packed(packing),
+        "topology": Names(twins),
+        "world": Crashing(crashing),
+        "terms": Cloudy(),
+        "scanners": defaultdict(Scanner),
+    }
     for key, value in values.items():
         object.__setattr__(plan, key, value)
-    crews = plan.crews(cores)
+    crews = plan.packing(cores).crews
     assert sorted(name for crew in crews for name in crew) == sorted([*plan.topology.names, CLOUD])
     assert all(len(crew) == 1 for crew in crews if any(name == CLOUD or plan.world.crashes(name) for name in crew))
     assert packing == "auto" or max(map(len, crews)) <= packing

@@ -50,7 +50,7 @@ class Live:
         self._first: float | None = None
         self._ended: float | None = None
         self._status = "planning"
-        self._done, self._of = 0, 0
+        self._aside: tuple[str, int, int] | None = None
         self._url = ""
         self._lock = threading.Lock()
         self._screen = Screen(
@@ -68,11 +68,11 @@ class Live:
 
     def status(self, text: str) -> None:
         with self._lock:
-            self._status, self._done, self._of = text, 0, 0
+            self._status = text
 
-    def progress(self, done: int, of: int) -> None:
+    def progress(self, what: str, done: int, of: int) -> None:
         with self._lock:
-            self._done, self._of = done, of
+            self._aside = (what, done, of) if done < of else None
 
     def dashboard(self, url: str) -> None:
         with self._lock:
@@ -129,10 +129,12 @@ class Live:
         board = self.board
         if self._status:
             spin = SPIN[int(self._now() * 8) % len(SPIN)]
-            share = self._done / self._of if self._of else 0.0
-            count = f" {self._done}/{self._of} " if self._of else ""
-            text = Text.assemble((f" {spin} ", "cyan"), self._status, (count, "bold"))
-            return _split(text, _progress(share, max(8, width - text.cell_len - 2)) if self._of else Text(""), width)
+            text = Text.assemble((f" {spin} ", "cyan"), self._status)
+            if self._aside is None:
+                return text
+            what, done, of = self._aside
+            text.append_text(Text.assemble(f"  {what} ", (f"{done}/{of} ", "bold")))
+            return _split(text, _progress(done / of, max(8, width - text.cell_len - 2)), width)
         right = Text()
         spread = board.spread(board.split)
         if spread is not None:

@@ -25,8 +25,8 @@ class View(Protocol):
         """Say what is waited for, before the first event or between two runs."""
         ...
 
-    def progress(self, done: int, of: int) -> None:
-        """Say how far that is."""
+    def progress(self, what: str, done: int, of: int) -> None:
+        """Say how far something else is that goes on meanwhile, until done == of."""
         ...
 
     def dashboard(self, url: str) -> None:
@@ -73,14 +73,14 @@ class Plain:
 
     def status(self, text: str) -> None:
         if text != self._status:
-            self._status, self._quarter = text, 0
+            self._status = text
             self._say(text)
 
-    def progress(self, done: int, of: int) -> None:
+    def progress(self, what: str, done: int, of: int) -> None:
         quarter = 4 * done // of if of else 4
         if quarter > self._quarter:
             self._quarter = quarter
-            self._say(f"{self._status} {done}/{of}".strip())
+            self._say(f"{what} {done}/{of}")
 
     def dashboard(self, url: str) -> None:
         self._say(f"dashboard {url}")
@@ -123,7 +123,7 @@ class Quiet:
     def status(self, text: str) -> None:
         """Say nothing."""
 
-    def progress(self, done: int, of: int) -> None:
+    def progress(self, what: str, done: int, of: int) -> None:
         """Say nothing."""
 
     def dashboard(self, url: str) -> None:

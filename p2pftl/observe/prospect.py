@@ -16,18 +16,18 @@ from p2pftl.observe.units import seconds, size
 MOST_TWINS = 40
 
 
-def show(plan: RunPlanned, console: Console | None = None) -> None:
-    """Print graph, twins and their data, predicted cost and incident timeline of a planned run."""
+def show(plan: RunPlanned, console: Console | None = None, *, packing: str = "") -> None:
+    """Print graph, twins and their data, predicted cost and incident timeline of a planned run; packing: who would share a process here."""
     screen = console or Console(highlight=False)
     facts = plan.facts
-    screen.print(Panel(_headline(plan, facts), title=f"[bold]{plan.name}[/bold]", title_align="left", border_style="cyan"))
+    screen.print(Panel(_headline(plan, facts, packing), title=f"[bold]{plan.name}[/bold]", title_align="left", border_style="cyan"))
     screen.print(_twins(facts))
     screen.print(_timeline(facts["incidents"]))
     for note in facts["topology"].get("notes", ()):
         screen.print(f"[yellow]note[/yellow] {note}")
 
 
-def _headline(plan: RunPlanned, facts: Mapping[str, Any]) -> Table:
+def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table:
     graph, predicted, model, data = facts["topology"], facts["predicted"], facts["model"], facts["data"]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -41,12 +41,15 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any]) -> Table:
     grid.add_row("data", f"{data['use']} ({shape}{data['patients']} patients, {data['images']} images), {split}")
     weights = model["weights"] or "drawn from the seed"
     shared = "all shared" if model["shared"] == model["parameters"] else f"{model['shared']:,} shared"
-    grid.add_row("model", f"{model['backbone']}, {model['parameters']:,} parameters ({shared}), weights {weights}")
+    more = (f", adapters {model['adapters']}" if model.get("adapters") else "") + f", {model.get('precision', 'fp32')}"
+    grid.add_row("model", f"{model['backbone']}, {model['parameters']:,} parameters ({shared}), weights {weights}{more}")
     grid.add_row("policies", ", ".join(f"{seam} {name}" for seam, name in facts["policies"].items()))
     cloud = facts["cloud"]
     grid.add_row("cloud", "none" if cloud is None else f"{cloud['use']}, every {cloud['every']} rounds, twins wait {cloud['wait']:g} s")
     cost = f"{predicted['frames']:,} frames of {size(predicted['frame_bytes'])} = {size(predicted['bytes'])}"
     grid.add_row("predicted", f"{plan.rounds} rounds, {seconds(predicted['virtual_seconds'])} virtual, {cost}; incidents and losses aside")
+    if packing:
+        grid.add_row("on Ray", packing)
     grid.add_row("seed", str(plan.seed))
     return grid
 

@@ -82,6 +82,13 @@ def _mixed(scenario: Scenario) -> Iterator[Fault]:
         name = policy_name("aggregator", scenario.aggregator)
         problem = f"the cloud's answer replaces a model, and {name} would lose the mass that belongs to it"
         yield Fault("E128", ("cloud",), problem, "use cloud: null, or another aggregator")
+    if getattr(scenario.aggregator, "whole", False) and getattr(scenario.codec, "partial", False):
+        name, codec = policy_name("aggregator", scenario.aggregator), policy_name("codec", scenario.codec)
+        problem = f"{name} moves the mass of a whole model, and {codec} sends a part of it"
+        yield Fault("E128", ("codec",), problem, "use a codec that sends everything, or another aggregator")
+    if policy_name("transfer", scenario.transfer) == "adapters" and not scenario.model.adapters:
+        problem = "it trains adapters, and the model has none"
+        yield Fault("E128", ("transfer",), problem, "give the model some, model: {adapters: 8}, or use transfer: head")
     data = policy_name("data", scenario.data.source)
     for at, incident in enumerate(scenario.incidents):
         kind = policy_name("incident", incident)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from p2pftl.draw import number
 from p2pftl.errors import DataError
 from p2pftl.exchange import partners
 from p2pftl.gossip.frames import Header, seal
-from p2pftl.gossip.mixing import facts as graph_facts
 from p2pftl.gossip.partners import Nobody
 from p2pftl.imaging.cohort import Catalogue, Progress, Shard
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.imaging.split import shards as deal
+from p2pftl.learning.specs import Compute, ModelSpec
 from p2pftl.params import Layout, length
 from p2pftl.policies import name_of
+from p2pftl.scenario.packing import Packing, packing
 from p2pftl.scenario.recruit import Recruiter, about
 from p2pftl.scenario.schema import Scenario
 from p2pftl.terms import CloudTerms, Terms
@@ -41,7 +42,6 @@ class Plan:
     topology: Topology
     world: World
     terms: Terms
-    layout: Layout
     catalogue: Catalogue
     scanners: Mapping[str, Scanner]
     shards: Mapping[str, Shard]
@@ -52,20 +52,30 @@ class Plan:
         return (*self.topology.names, CLOUD) if self.terms.cloud else self.topology.names
 
     @property
+    def layout(self) -> Layout:
+        """Where the model's tensors lie; torch is imported for it. Raises ScenarioError E127."""
+        return _layout(self.scenario.model, len(self.catalogue.classes))
+
+    @property
+    def compute(self) -> Compute:
+        """The scenario's, its precision without auto: the processes of one run must agree on it."""
+        from p2pftl.learning.arithmetic import precision
+
+        return replace(self.scenario.compute, precision=precision(self.scenario.compute, self.scenario.model.backbone))
+
+    @property
     def transfer(self) -> Any:
         return self.scenario.transfer
 
-    def crews(self, cores: int) -> list[tuple[str, ...]]:
+    def packing(self, cores: int) -> Packing:
         """Who shares a process. A participant that crashes on schedule, and the cloud, live alone: a crash takes a process."""
         alone = [name for name in self.names if name == CLOUD or self.world.crashes(name)]
-        rest = [name for name in self.names if name not in alone]
-        asked = self.scenario.twins_per_actor
-        each = (1 if len(rest) <= 4 * cores else math.ceil(len(rest) / cores)) if asked == "auto" else asked
-        packs = math.ceil(len(rest) / each)
-        return [tuple(rest[k::packs]) for k in range(packs)] + [(name,) for name in alone]
+        together = {name: self.scanners[name].speed for name in self.topology.names if name not in set(alone)}
+        return packing(together, alone, self.scenario.twins_per_actor, cores)
 
     def prepared(self, progress: Progress) -> Plan:
-        """Make on disk what the data source needs; `progress(done, of)` reports."""
+        """Make on disk what the data source needs; `progress(done, of)` reports. Raises P2pftlError for what cannot run as written."""
+        self.transfer.plan(self.scenario.rounds - 1, self.layout)
         source = self.scenario.data.source
         return replace(self, shards=source.prepare(self.shards, self.scanners, self.scenario.seed, progress))
 
@@ -75,8 +85,8 @@ class Plan:
         wanted = self.catalogue.synthetic if scenario.previews is None else scenario.previews  # never of real data unasked
         return Recruiter(
             terms=self.terms, world=self.world, source=scenario.data.source, shards=self.shards, scanners=self.scanners,
-            classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, recipe=scenario.fit,
-            transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
+            classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, compute=self.compute, recipe=scenario.fit,
+            features=scenario.features, transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
             simulated=self.catalogue.synthetic,
             previews=previews if wanted else None,
         )  # fmt: skip
@@ -101,6 +111,7 @@ class Plan:
             "model": {
                 "backbone": scenario.model.backbone, "parameters": self.layout.size, "shared": self._shared(0),
                 "weights": None if scenario.model.weights is None else Path(scenario.model.weights).name, "digest": self.layout.digest,
+                "precision": self.compute.precision, "adapters": scenario.model.adapters,
             },
             "policies": {seam: name_of(getattr(scenario, seam)) for seam in POLICIES},
             "data": {
@@ -114,17 +125,22 @@ class Plan:
     def predicted(self) -> dict[str, Any]:
         """Bytes and virtual seconds without incidents, losses and jitter."""
         rounds, cloud = self.scenario.rounds, self.terms.cloud
-        frame, sent = self._frame_bytes(), self._frames_a_round()
+        (frame, header), sent = self._frame_bytes("update"), self._frames_a_round()
         there = max((self._transit(a, b, frame) for a, b in self._pairs()), default=0.0) if sent else 0.0
         fit = max(self._fit_seconds(name) for name in self.topology.names)
         total = sent * rounds
+        size = total * frame
         seconds = (fit + there) * rounds if self.terms.pace.lockstep else fit * rounds + there
         if cloud:
             visits = rounds // cloud.every
-            back = 2 * max(self._transit(name, CLOUD, frame) for name in self.topology.names)
-            total += 2 * visits * len(self.topology.names)
+            whole, _ = self._frame_bytes("upload")
+            back = 2 * max(self._transit(name, CLOUD, whole) for name in self.topology.names)
+            both = 2 * visits * len(self.topology.names)
+            total, size = total + both, size + both * whole
             seconds += visits * (max(0.0, back - there) if self.terms.pace.lockstep else back)
-        return {"bytes": round(total * frame), "virtual_seconds": round(seconds, 3), "frame_bytes": frame, "frames": round(total)}
+        return {
+            "bytes": round(size), "virtual_seconds": round(seconds, 3), "frame_bytes": frame, "header_bytes": header, "frames": round(total)
+        }  # fmt: skip
 
     # ------------------------------------------------------------------ parts of the facts
 
@@ -140,7 +156,9 @@ class Plan:
     def _graph(self) -> dict[str, Any]:
         topology = self.topology
         rounds = 1 if topology.static else min(topology.period or SAMPLED_ROUNDS, SAMPLED_ROUNDS)
-        found = graph_facts([topology.graph(k) for k in range(rounds)], self.scenario.mixing)
+        from p2pftl.gossip.spectrum import facts  # here: it brings scipy, which Ray need not wait for
+
+        found = facts([topology.graph(k) for k in range(rounds)], self.scenario.mixing)
         degree = found.pop("degree")
         return {
             "kind": topology.kind, **found, "degree_min": degree["min"], "degree_mean": degree["mean"], "degree_max": degree["max"],
@@ -167,17 +185,19 @@ class Plan:
     def _transit(self, a: str, b: str, size: int) -> float:
         return self.world.fastest(a, b) + size / self.world.link(a, b).bandwidth
 
-    def _frame_bytes(self) -> int:
-        """Size of a frame of the last round, header included."""
+    def _frame_bytes(self, kind: str) -> tuple[int, int]:
+        """Size of a frame of the last round, header included, and of its header."""
         terms, shared = self.terms, self.layout.ranges(self.transfer.plan(self.scenario.rounds - 1, self.layout).shared)
-        payload = self.scenario.codec.encode(np.zeros(length(shared), np.float32))
+        codec = terms.codecs[kind]
+        payload = codec.encode(np.zeros(length(shared), np.float32))
         first = self.topology.names[0]
         header = Header(
-            run=terms.run, kind="update", sender=first, incarnation=1, receiver=first, round=terms.rounds - 1, seq=terms.rounds,
-            codec=type(terms.codec).__name__, layout=self.layout.digest, ranges=shared, samples=len(self.shards[first].train), age=0.0,
+            run=terms.run, kind=kind, sender=first, incarnation=1, receiver=first, round=terms.rounds - 1, seq=terms.rounds,
+            codec=type(codec).__name__, layout=self.layout.digest, ranges=shared, samples=len(self.shards[first].train), age=0.0,
             mass=1.0, degree=1, closes=0.0, met=-1, sent_at=0.0, answers=-1, sha256=bytes(32),
         )  # fmt: skip
-        return len(seal(header, payload)) + payload.nbytes
+        head = len(seal(header, payload))
+        return head + payload.nbytes, head
 
     def _frames_a_round(self) -> float:
         rounds = range(min(self.scenario.rounds, SAMPLED_ROUNDS))
@@ -198,9 +218,10 @@ class Plan:
 
 
 def compile_plan(scenario: Scenario) -> Plan:
-    """Compile `scenario`. Raises ScenarioError, TopologyError or DataError when it cannot run as written."""
-    from p2pftl.learning.models import Model
+    """Compile `scenario`. Raises ScenarioError, TopologyError or DataError when it cannot run as written.
 
+    Quick, because nothing here needs the network itself: what only that can tell is raised by `Plan.prepared`.
+    """
     topology = scenario.topology.build(scenario.seed)
     scanners = {name: scenario.twins.get(name, Scanner()) for name in topology.names}
     catalogue = scenario.data.source.catalogue(scanners, scenario.seed)
@@ -216,8 +237,14 @@ def compile_plan(scenario: Scenario) -> Plan:
     )  # fmt: skip
     links = (cloud.links or scenario.links) if cloud else None
     world = World(topology, scenario.links, scenario.incidents, links, scenario.seed, scenario.device.day_s)
-    model = Model(scenario.model, len(catalogue.classes), scenario.seed)
-    return Plan(scenario, topology, world, terms, model.layout, catalogue, scanners, shards)
+    return Plan(scenario, topology, world, terms, catalogue, scanners, shards)
+
+
+@lru_cache
+def _layout(spec: ModelSpec, classes: int) -> Layout:
+    from p2pftl.learning.models import Model, layout_of
+
+    return layout_of(spec, classes) if spec.weights is None else Model(spec, classes, 0).layout  # the weights must fit
 
 
 def _check_units(scenario: Scenario, catalogue: Catalogue) -> None:

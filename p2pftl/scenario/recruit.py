@@ -14,7 +14,7 @@ from p2pftl.cloud.seams import Coordinator
 from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
 from p2pftl.imaging.previews import write_preview
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.learning.specs import ModelSpec, Recipe
+from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.params import Layout
 from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
@@ -36,7 +36,9 @@ class Recruiter:
     classes: int
     layout: Layout
     model: ModelSpec
+    compute: Compute
     recipe: Recipe
+    features: FeatureCache
     transfer: Any
     coordinator: Coordinator | None
     simulated: bool
@@ -50,20 +52,26 @@ class Recruiter:
         return self._twin(name)
 
     def _twin(self, name: str) -> Participant:
+        from p2pftl.learning.engine import prepare_torch
+
+        prepare_torch()  # before anything imports torch
         from p2pftl.learning.classification import Classification
-        from p2pftl.learning.models import Model, prepare_torch
+        from p2pftl.learning.features import Features
+        from p2pftl.learning.models import Model
         from p2pftl.twin import Twin
 
-        prepare_torch()
         shard = self.shards[name]
         cohorts = {"train": self.source.read(shard.train), "validation": self._read(shard.validation)}
         cohorts["test"] = self._once("test", lambda: self._read(shard.test))
-        model = self._once("model", lambda: Model(self.model, self.classes, self.terms.seed))
+        model = self._once("model", lambda: Model(self.model, self.classes, self.terms.seed, self.compute))
         start = self._once("start", model.take)
+        features = self._once("features", lambda: Features(model, self.features))
         if self.previews is not None:
             write_preview(cohorts["train"], self.previews / f"{name}.png")
         scanner = self.scanners[name]
-        task = Classification(name, model, start, cohorts, scanner, self.recipe, self.transfer, self.terms.seed, self.classes)
+        task = Classification(
+            name, model, start, cohorts, scanner, self.recipe, self.transfer, self.terms.seed, self.classes, features
+        )  # fmt: skip
         told = about(shard, scanner, self.classes, simulated=self.simulated)
         return Twin(name, task, self.terms, self.world, speed=scanner.speed, about=told)
 

@@ -14,7 +14,7 @@ from p2pftl.cloud.seams import Coordinator
 from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
 from p2pftl.imaging.cohort import Source, Split
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.learning.specs import ModelSpec, Recipe
+from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.scenario.forms import Default, Policy, Section, fault, form
 from p2pftl.world.incidents import Incident
 from p2pftl.world.links import Link
@@ -114,14 +114,16 @@ class Scenario:
 
     name: names the run folder, the file's name if not given; rounds: gossip rounds of every twin; topology: who can talk to whom;
     data: which studies there are and who holds them; seed: all randomness comes from it, one is chosen if not given;
-    model: backbone and first weights; fit: how a twin fits its shard in a round; transfer: what is trained, what is shared;
+    model: backbone and first weights; fit: how a twin fits its shard in a round; compute: in which numbers, and on
+    which device; features: what is kept of what frozen layers made of images; transfer: what is trained, what is shared;
     aggregator: how heard updates are merged into the own model; codec: how a model is written into a frame; partners: which
     neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; cloud: the optional coordinator, null for
     none; links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
     incidents: what happens to the world, and when; evaluate: how often models are scored; checkpoint: how often twins are saved;
     device: how device state ages; control: also run without any exchange and report the margin; previews: pictures of slices in
-    the report, null for synthetic data only; twins_per_actor: twins that share a process, or auto; variants: named changes of
-    this scenario to compare; seeds: seeds to compare with; version: of this format.
+    the report, null for synthetic data only; models: which parameters of each twin's final model are written to the run
+    folder, all, those that were ever trained or shared, or none; twins_per_actor: twins that share a process, or auto;
+    variants: named changes of this scenario to compare; seeds: seeds to compare with; version: of this format.
     """
 
     name: Annotated[str, AfterValidator(_slug), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
@@ -131,6 +133,8 @@ class Scenario:
     seed: Seed
     model: Annotated[ModelSpec, Section()] = field(default_factory=ModelSpec)
     fit: Annotated[Recipe, Section()] = field(default_factory=Recipe)
+    compute: Annotated[Compute, Section()] = field(default_factory=Compute)
+    features: Annotated[FeatureCache, Section()] = field(default_factory=FeatureCache)
     transfer: Annotated[Transfer, Policy("transfer")] = field(default_factory=Default("transfer", "full"))
     aggregator: Annotated[Aggregator, Policy("aggregator")] = field(default_factory=Default("aggregator", "weighted_mean"))
     codec: Annotated[Codec, Policy("codec")] = field(default_factory=Default("codec", "dense"))
@@ -146,6 +150,7 @@ class Scenario:
     device: DeviceSection = DeviceSection()
     control: bool = False
     previews: bool | None = None
+    models: Literal["all", "trained", "none"] = "all"
     twins_per_actor: Annotated[int, Ge(1)] | Literal["auto"] = 1
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], Len(0, 1000), AfterValidator(_distinct)] = ()

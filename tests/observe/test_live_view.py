@@ -73,15 +73,17 @@ def test_a_thousand_twins_show_the_weakest_and_count_the_rest():
 
 def test_what_is_waited_for_is_said_before_the_first_event():
     live = Live(terminal(), now=lambda: 0.0)
-    live.status("writing phantom studies")
-    live.progress(12, 96)
+    live.progress("studies", 12, 96)
+    live.status("starting Ray")
     text = "\n".join(screen(live, 80, 24))
-    assert "writing phantom studies 12/96" in text
+    assert "starting Ray  studies 12/96" in text
+    live.progress("studies", 96, 96)
+    assert "studies" not in "\n".join(screen(live, 80, 24))
     planned, *later = staged()
     live(planned)
-    assert "writing" in "\n".join(screen(live, 80, 24)), "after the plan the actors still have to start"
+    assert "starting" in "\n".join(screen(live, 80, 24)), "after the plan the actors still have to start"
     live(later[0])
-    assert "writing" not in "\n".join(screen(live, 80, 24))
+    assert "starting" not in "\n".join(screen(live, 80, 24))
 
 
 def test_the_screen_is_drawn_from_its_own_thread_while_events_come():

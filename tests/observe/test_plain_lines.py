@@ -36,11 +36,11 @@ def test_lines_are_ascii_and_no_longer_than_a_log_can_bear():
 def test_progress_is_said_in_quarters():
     stream = io.StringIO()
     view = Plain(stream)
-    view.status("writing phantom studies")
+    view.status("starting Ray")
     for done in range(97):
-        view.progress(done, 96)
-    view.progress(0, 0)
-    assert stream.getvalue().splitlines()[1:] == [f"writing phantom studies {n}/96" for n in (24, 48, 72, 96)]
+        view.progress("studies", done, 96)
+    view.progress("studies", 0, 0)
+    assert stream.getvalue().splitlines()[1:] == [f"studies {n}/96" for n in (24, 48, 72, 96)]
 
 
 def test_a_long_run_of_many_twins_has_a_line_per_round_not_per_twin():

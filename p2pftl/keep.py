@@ -1,0 +1,68 @@
+"""What is kept of a run's models: a file per twin, and how far the twins are from one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from p2pftl.params import Ranges, Vector, gather
+from p2pftl.scenario.plan import Plan
+
+
+def keep_models(plan: Plan, living: Iterable[str], vector: Callable[[str], Vector], folder: Path) -> float | None:
+    """Write the `living` twins' models as safetensors, as the scenario's `models` says, one at a time.
+
+    Returns the consensus distance (1/n) sum_i |x_i - mean|^2 of the shared elements, None without any twin.
+    """
+    names = _wanted(plan)
+    last = plan.transfer.plan(plan.scenario.rounds - 1, plan.layout)
+    distance = _Distance(plan.layout.ranges(last.shared))
+    for name in living:
+        found = vector(name)
+        distance.add(found)
+        if names:
+            _write(plan, found, names, folder / f"{name}.safetensors")
+    return distance.value
+
+
+def _wanted(plan: Plan) -> frozenset[str]:
+    if plan.scenario.models == "none":
+        return frozenset()
+    if plan.scenario.models == "all":
+        return frozenset(plan.layout.names)
+    lessons = [plan.transfer.plan(round, plan.layout) for round in range(plan.scenario.rounds)]
+    trained = (phase.trained for lesson in lessons for phase in lesson.phases)
+    return frozenset().union(*trained, *(lesson.shared for lesson in lessons))
+
+
+def _write(plan: Plan, vector: Vector, names: frozenset[str], file: Path) -> None:
+    from safetensors.numpy import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor for name, tensor in plan.layout.tensors(vector).items() if name in names}, file)
+
+
+class _Distance:
+    """Consensus distance in one pass: sums of differences from the first twin, which is near the mean."""
+
+    def __init__(self, shared: Ranges) -> None:
+        self.shared = shared
+        self.first = self.total = np.zeros(0)
+        self.squares, self.count = 0.0, 0
+
+    def add(self, vector: Vector) -> None:
+        part = gather(vector, self.shared).astype(np.float64)
+        if not self.count:
+            self.first, self.total = part, np.zeros_like(part)
+        part = part - self.first
+        self.total += part
+        self.squares += float(part @ part)
+        self.count += 1
+
+    @property
+    def value(self) -> float | None:
+        if not self.count:
+            return None
+        return max(0.0, (self.squares - float(self.total @ self.total) / self.count) / self.count)
