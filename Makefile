@@ -7,7 +7,7 @@ OUT ?=
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-all check bench clean
+.PHONY: setup run test test-all check bench bench-full clean
 
 setup: $(READY)
 
@@ -33,7 +33,10 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.suite --out $(or $(OUT),bench.json)
+
+bench-full: $(READY)
+	$(BIN)/python -m benchmarks.suite --full --out $(or $(OUT),bench-full.json)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
