@@ -26,7 +26,19 @@ from p2pftl import policies
 from p2pftl.cli import app
 from p2pftl.events import KINDS, Event
 from p2pftl.scenario.load import load
-from p2pftl.scenario.schema import CloudSection, DataSection, DeviceSection, Every, Link, ModelSpec, Recipe, Scanner, Scenario
+from p2pftl.scenario.schema import (
+    CloudSection,
+    Compute,
+    DataSection,
+    DeviceSection,
+    Every,
+    FeatureCache,
+    Link,
+    ModelSpec,
+    Recipe,
+    Scanner,
+    Scenario,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
@@ -85,7 +97,7 @@ def rows(text: str) -> list[list[str]]:
 
 def forget() -> None:
     importlib.invalidate_caches()
-    policies.registered.cache_clear()
+    policies.offered.cache_clear()
     policies.find.cache_clear()
 
 
@@ -246,7 +258,7 @@ def default_of(item: dataclasses.Field[Any]) -> object:
         return named
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = dataclasses.asdict(value)
-        return {} if isinstance(value, ModelSpec | Recipe | Link) else kept
+        return {} if isinstance(value, ModelSpec | Recipe | Compute | FeatureCache | Link) else kept
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -255,6 +267,8 @@ SECTIONS = {
     "data": (DataSection, {"source"}),
     "model": (ModelSpec, set()),
     "fit": (Recipe, set()),
+    "compute": (Compute, set()),
+    "features": (FeatureCache, set()),
     "cloud": (CloudSection, {"coordinator"}),
     "links": (Link, set()),
     "twins": (Scanner, set()),
