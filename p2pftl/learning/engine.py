@@ -8,6 +8,7 @@ cores that is most of the time before the first round; without them it is 0.06 s
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -18,6 +19,7 @@ from types import ModuleType
 
 _METRICS = "torchmetrics.functional.classification"
 _UNUSED_BY_METRICS = ("scipy", "torchvision", "matplotlib", "transformers", "pycocotools", "onnxruntime", "librosa", "pandas")
+_ALLOCATION = {-1: 512 << 20, -2: 64 << 20, -3: 32 << 20}  # malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD (its maximum)
 _COMPILER = ("torch._dynamo", "torch._dynamo.utils")
 
 
@@ -27,6 +29,7 @@ def prepare_torch() -> None:
     One and two threads give different bits (TRUST.md §9). May be called again at any time; a thread pool that already runs is
     left as it is. On a GPU: no TensorFloat-32, no algorithms that sum in any order.
     """
+    _keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first GPU is used
     with _collector_off():
         import torch
@@ -57,6 +60,17 @@ def torchvision_models() -> ModuleType:
         with _collector_off(), _compiler_stays_away():
             importlib.import_module("torchvision.models")
     return importlib.import_module("torchvision.models")
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step instead of giving it back to the kernel, page by page, at every layer.
+
+    Measured on two cores: scoring takes half the time, training four fifths. Other C libraries are left as they are.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in _ALLOCATION.items():
+            mallopt(parameter, value)
 
 
 @contextlib.contextmanager
