@@ -69,7 +69,7 @@ class Toy:
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
         return Learnt(vector * np.float32(0.99), 0.5, self.samples, 1, 1.0)
 
-    def score(self, vector: Vector, split: str, scene: Scene) -> Mapping[str, Any]:
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
         return {"accuracy": 0.5} if split == "test" else {}
 
 
