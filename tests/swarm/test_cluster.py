@@ -36,6 +36,7 @@ QUICK = {
     "health_check_failure_threshold": 2,
 }
 SIX = Ring(twins=6).build(1)
+LONG = 300  # rounds, so that a machine is lost long before the end
 PAIRS = [("ct-01", "ct-02"), ("ct-03", "ct-04"), ("ct-05", "ct-06")]
 
 
@@ -116,7 +117,7 @@ def test_a_run_by_address_ends_with_the_digest_of_a_local_one(cluster: Cluster, 
 
 
 def test_a_lost_machine_is_survived_and_named(cluster: Cluster, swarm: RaySwarm, tmp_path: Path) -> None:
-    run = toy(SIX, rounds=8, rate=0.1, pace=Synchronous(4.0))
+    run = toy(SIX, rounds=LONG, rate=0.1, pace=Synchronous(4.0))
     left = Counter(rounds=12)
     lost: set[str] = set()
 
@@ -129,7 +130,7 @@ def test_a_lost_machine_is_survived_and_named(cluster: Cluster, swarm: RaySwarm,
 
     outcome = conduct(run, swarm, tmp_path, crews=PAIRS, watch=watch)
     assert len(lost) == 2
-    assert {(event.twin, event.rounds) for event in outcome.of(facts.TwinDone)} == {(name, 8) for name in run.names}
+    assert {(event.twin, event.rounds) for event in outcome.of(facts.TwinDone)} == {(name, LONG) for name in run.names}
     assert {event.twin for event in outcome.of(facts.Revived)} == lost
     assert {f"{name} died: its machine is gone" for name in lost} <= set(outcome.degraded)
     assert cluster.spare.node_id not in where(swarm, run).values()
@@ -138,7 +139,7 @@ def test_a_lost_machine_is_survived_and_named(cluster: Cluster, swarm: RaySwarm,
 
 def test_who_may_live_on_a_lost_machine_only_is_lost_and_the_others_finish(cluster: Cluster, swarm: RaySwarm, tmp_path: Path) -> None:
     hospital = next(one for one in cluster.list_all_nodes() if "ct-05" in (one._ray_params.resources or {}))
-    run = toy(SIX, rounds=8, rate=0.1, pace=Synchronous(4.0))
+    run = toy(SIX, rounds=LONG, rate=0.1, pace=Synchronous(4.0))
     left = Counter(rounds=12)
 
     def watch(event: Event) -> None:
