@@ -126,6 +126,11 @@ class Agenda:
         self.added += 1
         heapq.heappush(self.entries, _Entry((t, kind, source, self.added if order is None else order), what))
 
+    def expect(self, parcel: Parcel) -> None:
+        """Put a frame on the agenda at each of its arrivals."""
+        for arrival in parcel.arrives:
+            self.add(arrival, Kind.FRAME, parcel, source=parcel.sender, order=parcel.order)
+
     def next(self) -> float:
         """Virtual time of the first entry, inf if there is none."""
         return self.entries[0].key[0] if self.entries else math.inf

@@ -80,8 +80,7 @@ class Twin:
 
     def post(self, parcel: Parcel) -> None:
         """Put a frame on the agenda at each of its arrivals."""
-        for arrival in parcel.arrives:
-            self.agenda.add(arrival, Kind.FRAME, parcel, source=parcel.sender, order=parcel.order)
+        self.agenda.expect(parcel)
 
     def advance(self, until: float) -> Step:
         """Process events before `until`, at most to the end of one round."""

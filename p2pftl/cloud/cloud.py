@@ -48,8 +48,7 @@ class Cloud:
         return self._step(round_done=True)
 
     def post(self, parcel: Parcel) -> None:
-        for arrival in parcel.arrives:
-            self.agenda.add(arrival, Kind.FRAME, parcel, source=parcel.sender, order=parcel.order)
+        self.agenda.expect(parcel)
 
     def advance(self, until: float) -> Step:
         completed = self.completed
