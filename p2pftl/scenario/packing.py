@@ -31,7 +31,7 @@ def packing(together: Mapping[str, float], alone: Sequence[str], asked: int | Li
     actors = math.ceil(count / each)
     crews = tuple(tuple(sorted(crew)) for crew in _dealt(together, actors)) + tuple((name,) for name in alone)
     size = "one twin each" if each == 1 else f"up to {each} twins each"
-    more = f", {len(alone)} more for who must live alone" if alone else ""
+    more = f", {len(alone)} more for the cloud or scripted crashes" if alone else ""
     return Packing(crews, f"{actors} actor{'s' * (actors > 1)}, {size} ({why}, {cores} cores){more}")
 
 
