@@ -103,7 +103,7 @@ def told(text: str) -> Incident:
 
 def _phantom(device: Device, folder: Path) -> None:
     """Scan this morning's water phantom as the device is, and write it as its vendor would."""
-    protocol, identity = device.rules.protocol, ("fleet", device.seed, device.name, device.day)
+    protocol, identity = device.protocol, ("fleet", device.seed, device.name, device.day)
     image = water.scan(protocol, draw(device.seed, "fleet", device.name, "phantom", device.day), device.condition)[0]
     scanner = replace(protocol.scanner, vendor=device.truth.scanner.vendor)
     data = ct_slice(image, scanner, Study("WATER", identity, "O", 0, "water phantom"), 1, 0.0, protocol.pixel_mm, quality_control=True)

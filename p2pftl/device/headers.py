@@ -13,6 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, NoReturn
 
 from pydicom.dataset import Dataset
@@ -69,11 +70,36 @@ _TEXTS = {
     "calibrated": 0x00181200, "calibrated at": 0x00181201, "detector calibrated": 0x0018700C, "installed": 0x00181205,
     "made": 0x00181204, "acquired": 0x0008002A,
 }  # fmt: skip
+_SITE = {"patient": 0x00100020, "protocol": 0x00181030}  # read only to be compared with a site's patterns, and never kept
 _TIMES = ((0x00080022, 0x00080032), (0x00080023, 0x00080033), (0x00080021, 0x00080031), (0x00080020, 0x00080030))
 _PHANTOM = 0x00189346
-_WANTED = [number.tag for number in NUMBERS.values()] + list(_TEXTS.values()) + [tag for pair in _TIMES for tag in pair] + [_PHANTOM]
+_WANTED = (
+    [number.tag for number in NUMBERS.values()]
+    + list(_TEXTS.values())
+    + [tag for pair in _TIMES for tag in pair]
+    + [_PHANTOM, *_SITE.values()]
+)
 _ROTATION_VENDORS = frozenset({"SIEMENS", "GE", "TOSHIBA"})  # whose ExposureTime is that of one rotation
 _EFFECTIVE_VENDORS = frozenset({"SIEMENS", "PHILIPS"})  # whose Exposure is mA x s per rotation and pitch
+
+
+@dataclass(frozen=True)
+class Site:
+    """How a site names its test objects where its scanners do not mark them (QualityControlImage).
+
+    patient, protocol: shell patterns for PatientID and ProtocolName, without regard to case, "" for none.
+    """
+
+    patient: str = ""
+    protocol: str = ""
+
+    def names(self, patient: str, protocol: str) -> bool:
+        """Whether one of the patterns fits."""
+        pairs = (self.patient, patient), (self.protocol, protocol)
+        return any(pattern and fnmatchcase(text.lower(), pattern.lower()) for pattern, text in pairs)
+
+
+MARKED = Site()  # no rule: test objects are what the scanner marks
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,7 @@ class Acquisition:
     """What one CT image says about its scanner. UIDs are keyed hashes; values, derived: state path -> value or None.
 
     t: when it was acquired, POSIX seconds of the scanner's clock, None if it does not say; z: mm along the slice normal;
-    phantom: marked as a quality control image; original: not reformatted from other images.
+    phantom: a test object, as the scanner or the site's rule says; original: not reformatted from other images.
     """
 
     device: Device
@@ -122,12 +148,15 @@ class Acquisition:
         return sorted(path for path, value in self.values.items() if value is None)
 
 
-def read(file: BinaryIO, where: str, salt: Salt) -> Acquisition:
-    """Return what an open file says. Raises DataError: E31x, E32x as imaging/slice_file does, E350 for a value no scanner can have."""
+def read(file: BinaryIO, where: str, salt: Salt, site: Site = MARKED) -> Acquisition:
+    """Return what an open file says. site: its rule for test objects.
+
+    Raises DataError: E31x, E32x as imaging/slice_file does, E350 for a value no scanner can have.
+    """
     header, data = parse(file, where)
     if not header.instance or not header.series:
         raise DataError("E311", "SOPInstanceUID or SeriesInstanceUID (0008,0018; 0020,000E) is missing", where=where, fix=_FIX)
-    return _acquisition(Text(_elements(header, file, data, where), where), header, salt)
+    return _acquisition(Text(_elements(header, file, data, where), where), header, salt, site)
 
 
 def _elements(header: Header, file: BinaryIO, data: BinaryIO, where: str) -> Dataset:
@@ -148,7 +177,7 @@ def _elements(header: Header, file: BinaryIO, data: BinaryIO, where: str) -> Dat
     return values
 
 
-def _acquisition(text: Text, header: Header, salt: Salt) -> Acquisition:
+def _acquisition(text: Text, header: Header, salt: Salt, site: Site) -> Acquisition:
     values: dict[str, Any] = {path: text.number(number) for path, number in NUMBERS.items()}
     maker = header.vendor
     name, group = kernel(maker, text.text("kernel").split("\\")[0])
@@ -162,7 +191,7 @@ def _acquisition(text: Text, header: Header, salt: Salt) -> Acquisition:
         "config.modulation": modulation(text.text("modulation")),
         "config.focal_mm": text.numbers("focal", 0.05, 10),
         "config.recon": reconstruction(text.text("recon"), text.text("kernel"), maker),
-        "config.ctdi_phantom": text.phantom(),
+        "config.ctdi_phantom": text.dose_phantom(),
         "config.pixel_mm": header.spacing[1] if header.spacing else None,
         "config.size": header.columns,
         "calibration.last_any": text.latest("calibrated", "calibrated at"),
@@ -176,7 +205,7 @@ def _acquisition(text: Text, header: Header, salt: Salt) -> Acquisition:
         device=device(maker, text.text("model"), text.text("serial"), text.text("station"), salt),
         instance=salt.of("instance", header.instance), series=salt.of("series", header.series),
         study=salt.of("study", header.study or header.series), event=salt.of("event", event) if event else None,
-        t=text.acquired(), z=header.position, phantom=text.text("quality control") in ("YES", "BOTH"),
+        t=text.acquired(), z=header.position, phantom=text.phantom(site),
         original="DERIVED" not in kinds and "SECONDARY" not in kinds, helical=_helical(text, values), values=values,
         derived=_derive(maker, values),
     )  # fmt: skip
@@ -264,7 +293,11 @@ class Text:
         pairs = [(day, times[i] if i < len(times) and times[i] else "000000") for i, day in enumerate(dates)]
         return max((t for day, hour in pairs if (t := _seconds(day, hour, zone)) is not None), default=None)
 
-    def phantom(self) -> str | None:
+    def phantom(self, site: Site) -> bool:
+        """Whether this is an image of a test object."""
+        return self.text("quality control") in ("YES", "BOTH") or site.names(self._text(_SITE["patient"]), self._text(_SITE["protocol"]))
+
+    def dose_phantom(self) -> str | None:
         """The phantom behind CTDIvol: code 113690 head, 113691 body."""
         try:
             code = str(self._values[_PHANTOM].value[0].CodeValue)

@@ -28,7 +28,7 @@ def shared(state: State) -> dict[str, Any]:
     """Return all that peers may know of a device: fingerprint, quality, lifecycle, kernel group."""
     return {
         "fingerprint": fingerprint(state),
-        "q": state.get("learning.q", quality(state)),
+        "q": min(state.get("learning.q", 1.0), quality(state)),  # what happened since the evening counts at once
         "lifecycle": state.lifecycle,
         "kernel_group": state.get("config.kernel_group", "unknown"),
     }

@@ -21,9 +21,10 @@ from typing import Any
 
 from p2pftl.device import headers, rdsr
 from p2pftl.device.beams import AVERAGED, Irradiation, Strip, estimate, in_order, same
-from p2pftl.device.headers import Acquisition, Device
+from p2pftl.device.headers import MARKED, Acquisition, Device, Site
 from p2pftl.device.ledger import DESCRIBED, DONE, OPEN, Known, Ledger, Opened
 from p2pftl.device.log import DeviceLog, append, load
+from p2pftl.device.phantoms import UNJUDGED, measured
 from p2pftl.device.show import SUFFIX
 from p2pftl.errors import CheckpointError, DataError
 from p2pftl.imaging.files import refusal
@@ -50,11 +51,11 @@ class Taken:
 class Intake:
     """The twins in folder `out`: NAME.device.jsonl each, and what the sync remembers.
 
-    Raises UsageError E510, E512, CheckpointError E501, E502, E505, E509 as the ledger and the logs do.
+    site: its rule for test objects. Raises UsageError E510, E512, CheckpointError E501, E502, E505, E509 as the ledger and the logs do.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, site: Site = MARKED) -> None:
+        self.out, self._site = out, site
         self.ledger = Ledger(out)
         self.logs: dict[str, DeviceLog] = {}
         try:
@@ -81,10 +82,16 @@ class Intake:
         try:
             with _readable(path, where) as file:
                 found = self._read(file, where)
+                new = isinstance(found, Acquisition) and found.phantom and not self.ledger.is_known(found.instance)
+                water = measured(file, found, now, where) if new and isinstance(found, Acquisition) else None
         except DataError as problem:
             taken = Taken(_ending(path, problem.code))
         else:
             taken = self._image(found, now, before) if isinstance(found, Acquisition) else self._report(found, now, before)
+            if isinstance(found, Acquisition) and water:
+                self.ledger.keep_reading(taken.twin, found.study, now, water)
+            elif new:
+                self.ledger.count(UNJUDGED)
         if taken.outcome == GONE or (taken.outcome == "again" and counted(before)):
             return taken
         if before and not counted(before):
@@ -139,7 +146,7 @@ class Intake:
 
     def _read(self, file: Any, where: str) -> Acquisition | rdsr.Report:
         try:
-            return headers.read(file, where, self.ledger.salt)
+            return headers.read(file, where, self.ledger.salt, self._site)
         except DataError as problem:
             if problem.code != "E319":
                 raise
@@ -312,8 +319,18 @@ def counted(outcome: str) -> bool:
 def _ending(path: Path, code: str) -> str:
     """The outcome of a file that was refused: a text or table that happens to lie there is no broken DICOM file."""
     suffix = path.suffix.lower().lstrip(".")
-    claims = not suffix or suffix.isdigit() or suffix in ("dcm", "dicom", "ima")
+    claims = suffix.isdigit() or suffix in ("dcm", "dicom", "ima") or (not suffix and not _is_text(path))
     return {"E301": GONE, "E310": code if claims else OTHER}.get(code, code)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like a text of ASCII, as README and SHA256SUMS do."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return False
+    return bool(start) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
 
 
 def _picked(image: Acquisition) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ CREATE INDEX strips_stage ON strips (stage);
 CREATE INDEX strips_study ON strips (name, study);
 CREATE TABLE outbox (id INTEGER PRIMARY KEY, name TEXT, entry INTEGER, kind TEXT, t REAL, source TEXT, data TEXT);
 """
+# what folders of an earlier version lack
+_LATER = "CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, name TEXT, study TEXT, arrived REAL, body TEXT)"
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Known:
     lag_s: float | None = None
     missing: list[str] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
+    charted: list[Any] | None = None  # protocol of the phantoms that are judged, see phantoms
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,17 @@ class Opened:
         return abs(now - self.arrived)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A phantom image that is measured and not judged yet. body: see phantoms."""
+
+    id: int
+    name: str
+    study: str
+    arrived: float
+    body: Mapping[str, Any]
+
+
 class Ledger:
     """The memory of one folder of devices. Raises UsageError E510, E512, CheckpointError E502, E505, E509."""
 
@@ -120,6 +134,7 @@ class Ledger:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
                 db.executemany("INSERT INTO meta VALUES (?, ?)", [("format", FORMAT), ("key", secrets.token_bytes(32))])
+            db.execute(_LATER)
             found = db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
         except sqlite3.OperationalError as failure:
             problem = UsageError("E512", "another process keeps these devices", where=self._where, fix="stop it, or choose another --out")
@@ -206,6 +221,20 @@ class Ledger:
     def _opened(self, which: str, *values: Any) -> list[Opened]:
         rows = self._run(f"SELECT name, body, stage, arrived, image FROM strips WHERE {which} ORDER BY name, series", *values)
         return [Opened(name, Strip(**json.loads(body)), stage, arrived, json.loads(image)) for name, body, stage, arrived, image in rows]
+
+    # ------------------------------------------------------------------ phantoms
+
+    def keep_reading(self, name: str, study: str, arrived: float, body: Mapping[str, Any]) -> None:
+        self._run("INSERT INTO readings (name, study, arrived, body) VALUES (?, ?, ?, ?)", name, study, arrived, json.dumps(body))
+
+    def readings(self) -> list[Measured]:
+        """Phantom images that wait for a judgement, as they came."""
+        rows = self._run("SELECT id, name, study, arrived, body FROM readings ORDER BY id")
+        return [Measured(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
+
+    def judged(self, measured: Iterable[Measured]) -> None:
+        """These wait no longer."""
+        self._db.executemany("DELETE FROM readings WHERE id = ?", [(one.id,) for one in measured])
 
     # ------------------------------------------------------------------ facts
 

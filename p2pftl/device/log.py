@@ -73,6 +73,12 @@ class DeviceLog:
         self.entries.append(entry)
         return entry
 
+    def fork(self) -> DeviceLog:
+        """Return a log that goes on from here by itself."""
+        other = DeviceLog()
+        other.entries, other.state, other.head = list(self.entries), self.state, self.head
+        return other
+
     def lines(self, since: int = 0) -> bytes:
         """The entries from number `since` on, as they stand in a file."""
         return b"".join(entry.line() + b"\n" for entry in self.entries[since:])

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from pydicom.filereader import read_dataset
 
+from p2pftl.device.headers import MARKED, Site
 from p2pftl.device.ingest import CALM_S, WAIT_S
 from p2pftl.device.watch import Totals, watch
 from p2pftl.errors import DataError, UsageError
@@ -69,6 +70,7 @@ class Receiver:
         self.stored = 0
         self._lock = threading.Lock()
         self._heard: dict[int, int] = {}
+        self._sockets: dict[int, Any] = {}
         _make(folder)
         self._entity, bindings = _entity(self, title, callers)
         with ExitStack() as stack:
@@ -119,8 +121,14 @@ class Receiver:
                 self.refused["too large"] += 1
             event.assoc.abort()
 
+    def on_open(self, event: Any) -> None:
+        """Keep the socket: pynetdicom forgets it open where the peer was quicker to close (its AssociationSocket._shutdown_socket)."""
+        self._sockets[id(event.assoc)] = event.assoc.dul.socket.socket
+
     def on_close(self, event: Any) -> None:
         self._heard.pop(id(event.assoc), None)
+        if (socket := self._sockets.pop(id(event.assoc), None)) is not None:
+            socket.close()
 
     def _store(self, event: Any) -> int:
         request = event.request
@@ -151,13 +159,14 @@ def receive(
     every: float = 1.0,
     calm: float = CALM_S,
     wait: float = WAIT_S,
+    site: Site = MARKED,
     stop: threading.Event | None = None,
     say: Callable[[str], None] = print,
 ) -> Totals:
     """Receive into `folder` and follow it into the twins of `out`, until `stop`, Ctrl-C or SIGTERM. Raises as Receiver and watch do."""
     with Receiver(folder, port=port, host=host, title=title, callers=callers) as receiver:
         say(f"{title} listens on {host}:{receiver.port}")
-        found = watch(folder, out, every=every, calm=calm, wait=wait, stop=stop, say=say)
+        found = watch(folder, out, every=every, calm=calm, wait=wait, site=site, stop=stop, say=say)
     if receiver.refused:
         say("not stored: " + ", ".join(f"{status} {n}" for status, n in sorted(receiver.refused.items())))
     return found
@@ -179,7 +188,7 @@ def _entity(receiver: Receiver, title: str, callers: Sequence[str]) -> tuple[Any
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = IDLE_S
     bindings = [
         (evt.EVT_C_STORE, receiver.on_store), (evt.EVT_C_ECHO, lambda event: SUCCESS), (evt.EVT_DATA_RECV, receiver.on_data),
-        (evt.EVT_CONN_CLOSE, receiver.on_close),
+        (evt.EVT_CONN_OPEN, receiver.on_open), (evt.EVT_CONN_CLOSE, receiver.on_close),
     ]  # fmt: skip
     return entity, bindings
 

@@ -90,6 +90,7 @@ calibration.gain              |          | double  | gain error that is known to
 calibration.source            |          | string  | where the calibration is known from
 tube.heat_J                   | J        | double  | heat in the anode
 tube.heat_share               |          | double  | heat over capacity
+tube.heat_peak                |          | double  | highest heat_share of the last day
 tube.scan_s                   | s        | double  | beam-on time of this tube
 tube.mAs                      | mAs      | double  | load of this tube
 tube.energy_J                 | J        | double  | energy of this tube

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,42 +39,67 @@ def opened(place: Path, name: str) -> DeviceLog:
     return load(find(place, name))
 
 
-def show(state: State, *, day_s: float = DAY, local: bool = False) -> str:
+@dataclass(frozen=True)
+class Calendar:
+    """How a log's times are written. day_s: seconds of a device day; installed: time of day 0, None for real times (POSIX)."""
+
+    day_s: float = DAY
+    installed: float | None = 0.0
+
+    @classmethod
+    def of(cls, log: DeviceLog, day_s: float = DAY) -> Calendar:
+        """That of `log`: what was simulated counts days from the installation, what was read from a scanner has dates."""
+        first = log.entries[0].fact
+        return cls(day_s, first.t if first.source == "sim" else None)
+
+    def when(self, t: float | None) -> str:
+        """ "day 12.5" of the device's life, or "2004-01-19 12:31", of the scanner's clock."""
+        if t is None:
+            return "no time"
+        if self.installed is not None:
+            return f"day {(t - self.installed) / self.day_s:.1f}"
+        try:
+            return datetime.fromtimestamp(t, UTC).strftime("%Y-%m-%d %H:%M")
+        except (ValueError, OverflowError, OSError):
+            return f"t {t:.0f}"
+
+
+def show(state: State, *, calendar: Calendar = Calendar(), local: bool = False) -> str:
     """Return what is known of a device, feature by feature; what is missing is said once per feature, not shown as a number."""
     lines = [f"{state.name}: {state.lifecycle}" + (f", {reason}" if (reason := state.get("lifecycle.reason")) else "")]
     for feature in ("attributes", *FEATURES):
-        lines += _feature(state, feature, day_s, local)
+        lines += _feature(state, feature, calendar, local)
     for path, wish in state.desired.items():
         answer = "no answer yet" if wish.at is None else f"{'accepted' if wish.accepted else 'declined'} by {wish.by}"
         lines += ["", f"advised: {path} = {_value(wish.v)} {wish.unit}".rstrip() + f" ({wish.reason}); {answer}"]
     return "\n".join(lines)
 
 
-def _feature(state: State, feature: str, day_s: float, local: bool) -> list[str]:
+def _feature(state: State, feature: str, calendar: Calendar, local: bool) -> list[str]:
     paths = [path for path in SCHEMA if path.startswith(f"{feature}.") and (local or path not in LOCAL)]
     leaves = {path.removeprefix(f"{feature}."): state.leaf(path) for path in paths}
     known = {name: leaf for name, leaf in leaves.items() if leaf.v is not None}
     lines = ["", feature] if known or feature == "maintenance" else []
     width = max(map(len, known), default=0)
     for name, leaf in known.items():
-        about = f"{leaf.source}, {leaf.quality}, {_when(leaf.t, day_s)}"
-        shown = _when(leaf.v, day_s) if f"{feature}.{name}" in INSTANTS else f"{_value(leaf.v)} {leaf.unit}".rstrip()
+        about = f"{leaf.source}, {leaf.quality}, {calendar.when(leaf.t)}"
+        shown = calendar.when(leaf.v) if f"{feature}.{name}" in INSTANTS else f"{_value(leaf.v)} {leaf.unit}".rstrip()
         lines.append(f"  {name:<{width}}  {shown}  ({about})")
     said = [name for name, leaf in leaves.items() if leaf.v is None and leaf.source]
     if said:
         lines.append(f"  missing at the source: {', '.join(said)}")
     if feature == "maintenance":
-        lines += [f"  {_when(item['t'], day_s)}: {_service(item)}" for item in state.maintenance] or ["  none recorded"]
+        lines += [f"  {calendar.when(item['t'])}: {_service(item)}" for item in state.maintenance] or ["  none recorded"]
     if feature == "learning":
-        lines += [f"  quarantined {_window(item, day_s)}: {item['reason']}" for item in state.quarantine]
+        lines += [f"  quarantined {_window(item, calendar)}: {item['reason']}" for item in state.quarantine]
     return lines
 
 
-def history(log: DeviceLog, *, day_s: float = DAY, kinds: Iterable[str] = (), last: int = 0) -> str:
+def history(log: DeviceLog, *, calendar: Calendar | None = None, kinds: Iterable[str] = (), last: int = 0) -> str:
     """Return the log line by line, oldest first. kinds: of facts to keep, all when empty; last: how many at most, all for 0."""
-    wanted = frozenset(kinds)
+    wanted, known = frozenset(kinds), calendar or Calendar.of(log)
     entries = [entry for entry in log.entries if not wanted or entry.fact.kind in wanted]
-    return "\n".join(_line(entry, day_s) for entry in entries[-last:]) if entries else "nothing of that kind happened"
+    return "\n".join(_line(entry, known) for entry in entries[-last:]) if entries else "nothing of that kind happened"
 
 
 def exported(log: DeviceLog, form: str = "json", *, local: bool = False) -> str:
@@ -91,9 +118,9 @@ def verify(place: Path, name: str, *, expected: str = "") -> str:
     return f"{log.state.name}: {len(log)} entries hold, head {log.head}; {seen}"
 
 
-def _line(entry: Entry, day_s: float) -> str:
+def _line(entry: Entry, calendar: Calendar) -> str:
     fact = entry.fact
-    return f"{entry.n:>6}  {_when(fact.t, day_s):>10}  {fact.kind:<12}  {_said(fact.kind, fact.data)}  ({fact.source})"
+    return f"{entry.n:>6}  {calendar.when(fact.t):>10}  {fact.kind:<12}  {_said(fact.kind, fact.data)}  ({fact.source})"
 
 
 def _said(kind: str, data: Mapping[str, Any]) -> str:
@@ -124,16 +151,9 @@ def _service(item: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part) + (f", down {item['downtime_h']:.0f} h" if item["downtime_h"] else "")
 
 
-def _window(item: Mapping[str, Any], day_s: float) -> str:
-    until = "until now" if item["until"] is None else f"to {_when(item['until'], day_s)}"
-    return f"from {_when(item['since'], day_s)} {until}"
-
-
-def _when(t: float | None, day_s: float) -> str:
-    """A day of the device's calendar; real times (POSIX) as seconds, a reader turns them into dates."""
-    if t is None:
-        return "no time"
-    return f"t {t:.0f}" if t / day_s > 40 * 366 else f"day {t / day_s:.1f}"
+def _window(item: Mapping[str, Any], calendar: Calendar) -> str:
+    until = "until now" if item["until"] is None else f"to {calendar.when(item['until'])}"
+    return f"from {calendar.when(item['since'])} {until}"
 
 
 def _value(value: Any) -> str:

@@ -124,7 +124,8 @@ def _observed(state: State, fact: Fact) -> State:
 
 def _exposed(state: State, fact: Fact) -> State:
     """{kvp, ma, s, quality?}: one beam-on that began at t. The tube heats, cools and wears."""
-    tube = state.tube.idle(fact.t).expose(float(fact.data["kvp"]), float(fact.data["ma"]), float(fact.data["s"]))
+    tube = state.tube if "tube.heat_J" in state.leaves else replace(state.tube, t=fact.t)  # a cold one, whatever the calendar says
+    tube = tube.idle(fact.t).expose(float(fact.data["kvp"]), float(fact.data["ma"]), float(fact.data["s"]))
     values = {f"tube.{name}": getattr(tube, name) for name in TUBE_TOTALS}
     values |= {"tube.heat_share": tube.heat_J / state.wear.heat_max, "tube.output": tube.output, "tube.source": fact.source}
     after = _set(state, fact, values, fact.data.get("quality", "derived"))

@@ -1,17 +1,21 @@
 """Water phantoms that a user supplies as DICOM: measured like simulated ones and judged day by day.
 
 Images are judged per scanner and protocol, study by study in the order of their time; a study with several images counts
-once, with the median of each figure. Files go by number, never by name: a name can be a patient's.
+once, with the median of each figure; the second study of a day decides an alarm of the first. Files go by number, never by
+name: a name can be a patient's.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
 
 from p2pftl.device import checkup, headers, water
 from p2pftl.device.headers import Acquisition
@@ -96,16 +100,22 @@ def measure(places: Sequence[Path], policy: QaPolicy | None = None) -> Found:
     return Found(checks, refused)
 
 
+def pixels(file: BinaryIO, where: str) -> tuple[npt.NDArray[np.float32], float]:
+    """The image [n, m] HU of an open file and its pixel size, mm. Raises DataError: E31x to E33x, E338 for pixels of unknown size."""
+    header, data = parse(file, where)
+    hu, _ = hounsfield(header, data, where)
+    if header.spacing is None or not math.isclose(*header.spacing, rel_tol=1e-3) or min(header.rows, header.columns) < LEAST_PIXELS:
+        raise DataError("E338", "a phantom image needs square pixels of known size, 64 and more a side", where=where)
+    return hu, header.spacing[0]
+
+
 def _image(file: Path, number: int, salt: Salt) -> Image:
     where = f"file {number}"
     with opened(file, where) as stream:
         about = headers.read(stream, where, salt)
         stream.seek(0)
-        header, data = parse(stream, where)
-        hu, _ = hounsfield(header, data, where)
-    if header.spacing is None or not math.isclose(*header.spacing, rel_tol=1e-3) or min(header.rows, header.columns) < LEAST_PIXELS:
-        raise DataError("E338", "a phantom image needs square pixels of known size, 64 and more a side", where=where)
-    return Image(number, about, water.analyse(hu, header.spacing[0]))
+        hu, pixel_mm = pixels(stream, where)
+    return Image(number, about, water.analyse(hu, pixel_mm))
 
 
 def _protocol(image: Image) -> tuple[str, ...]:
@@ -128,18 +138,16 @@ def _judged(images: Sequence[Image], policy: QaPolicy) -> Iterator[Check]:
     known = sorted(((t, study) for t, study in timed if t is not None), key=lambda pair: (pair[0], pair[1][0].number))
     log, first = DeviceLog.create("phantom", 0.0, source="qa"), known[0][0] if known else 0.0
     for t, study in known:
-        reading = _median(study)
-        verdict = checkup.phantom(log, reading, t, policy)
+        reading = _typical(study)
+        verdict = checkup.arrived(log, reading, t, policy)
         yield Check((t - first) / DAY, len(study), reading, verdict.status, verdict.reasons)
     for study in (study for t, study in timed if t is None):
-        yield Check(None, len(study), _median(study), "", ("no time in the header: not judged",))
+        yield Check(None, len(study), _typical(study), "", ("no time in the header: not judged",))
 
 
 def _time(study: Sequence[Image]) -> float | None:
     return min((image.about.t for image in study if image.about.t is not None), default=None)
 
 
-def _median(study: Sequence[Image]) -> Reading:
-    """Of each figure; NaN where no image has it."""
-    every = [asdict(image.reading) for image in study]
-    return Reading(**{name: statistics.median([one[name] for one in every if one[name] == one[name]] or [math.nan]) for name in every[0]})
+def _typical(study: Sequence[Image]) -> Reading:
+    return checkup.median([image.reading for image in study])

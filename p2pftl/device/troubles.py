@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from p2pftl.device.protocol import Protocol
 from p2pftl.device.tube import Tube
 from p2pftl.errors import ScenarioError
 from p2pftl.imaging.condition import RING_AT_50_MM, Condition, ring_peak
@@ -34,12 +35,19 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "lying_qa": {},
     "outage": {},
     "clock_skew": {"seconds": None},
-    "case_mix_shift": {},  # changes who is scanned, not the scanner
+    "case_mix_shift": {"labels": {}},  # class -> share of those who come: changes who is scanned, not the scanner
 }
 MOMENTS = frozenset({  # these have no end
     "tube_wear", "arc_burst", "tube_failure", "tube_replace", "air_calibration", "water_calibration", "software_upgrade",
 })  # fmt: skip
 LASTING = frozenset({"hu_drift", "gain_drift", "missed_qa", "lying_qa", "outage", "clock_skew"})
+OF_IMAGES = frozenset({  # images acquired afterwards look otherwise
+    "hu_drift", "hu_step", "gain_drift", "ring", "cupping", "tube_wear", "dose_change", "kvp_change", "kernel_change", "slice_change",
+})  # fmt: skip
+ABOVE_0 = frozenset({("tube_wear", "share"), ("arc_burst", "count"), ("dose_change", "factor")})
+FROM_0 = frozenset({
+    ("ring", "hu"), ("ring", "eps"), ("ring", "channels"), ("tube_failure", "downtime_h"), ("tube_replace", "downtime_h"),
+})  # fmt: skip
 MENDED: Mapping[str, frozenset[str]] = {
     "air_cal": frozenset({"gain_drift", "ring"}),
     "water_cal": frozenset({"hu_drift", "hu_step", "cupping"}),
@@ -72,18 +80,33 @@ class Trouble:
             if default is None and self.params.get(name) is None:
                 raise ScenarioError("E110", f"{self.kind} needs {name}")
             value = self[name]
-            if isinstance(value, int | float) and not math.isfinite(value):
-                raise ScenarioError("E118", f"{self.kind}: {name} = {value:g}", fix="allowed: a finite number")
+            if isinstance(value, int | float):
+                _check(self.kind, name, value)
 
     def __getitem__(self, name: str) -> Any:
         return self.params.get(name, KINDS[self.kind][name])
+
+
+def of_images(kind: str, params: Mapping[str, Any]) -> bool:
+    """Whether images that are acquired after such an incident look otherwise."""
+    return kind in OF_IMAGES or (kind == "software_upgrade" and bool(params.get("kernel")))
+
+
+def anew(kind: str, params: Mapping[str, Any]) -> str:
+    """What such an incident asks of images that those already acquired cannot be given, in words; "" if they can."""
+    if kind == "dose_change":
+        return "a higher dose" if params["factor"] > 1 else ""
+    if kind == "software_upgrade":
+        return "another kernel" if params.get("kernel") else ""
+    return {"kvp_change": "another tube voltage", "kernel_change": "another kernel", "slice_change": "other slices"}.get(kind, "")
 
 
 @dataclass(frozen=True)
 class Truth:
     """What a simulated scanner really is; its twin sees it through phantoms and headers only.
 
-    fails_at: damage at which this tube fails; scanner: clinical protocol; software: its version.
+    fails_at: damage at which this tube fails; scanner: clinical protocol; software: its version. Images get the calibration
+    error of `scanner` by being acquired with it, so `condition` leaves it out.
     """
 
     tube: Tube
@@ -165,10 +188,43 @@ def mend(truth: Truth, service: str, fails_at: float) -> Truth:
     if service == "air_cal":
         return replace(truth, gain=0.0, ring=0.0, channels=0, pattern=truth.pattern + 1)
     if service == "water_cal":
-        return replace(truth, offset=0.0, cupping=0.0)
+        return replace(truth, offset=0.0, cupping=0.0, scanner=replace(truth.scanner, hu_offset=0.0))
     if service == "tube_replace":
         return replace(truth, tube=Tube(wear=truth.tube.wear, t=truth.tube.t), fails_at=fails_at)
     return truth
+
+
+def follow(protocol: Protocol, trouble: Trouble, usual: Protocol | None = None) -> Protocol:
+    """Return how the phantom is scanned when it follows a changed clinical protocol, or new software.
+
+    usual: what it goes back to, should the change be over. Raises ScenarioError E118 for a protocol the model does not have.
+    """
+    if trouble.kind == "dose_change":
+        return replace(protocol, mas=protocol.mas / trouble["factor"] if usual else protocol.mas * trouble["factor"])
+    name = {"kvp_change": "kvp", "kernel_change": "kernel", "slice_change": "slice_mm", "software_upgrade": "kernel"}[trouble.kind]
+    return replace(protocol, **{name: getattr(usual, name) if usual else trouble[name] or getattr(protocol, name)})
+
+
+def rehearse(scanner: Scanner, protocol: Protocol, troubles: Sequence[Trouble]) -> None:
+    """Raise ScenarioError E118 for troubles that would lead a scanner, or its phantom, out of the model, before it lives a day."""
+    truth, phantom = Truth(Tube(), math.inf, scanner), protocol
+    steps = [(one.day, place, False) for place, one in enumerate(troubles)]
+    steps += [(one.until, place, True) for place, one in enumerate(troubles) if math.isfinite(one.until)]
+    for _, place, over in sorted(steps):
+        one = troubles[place]
+        truth = end(truth, one, scanner) if over else strike(truth, one)
+        if one.params.get("qa") or one.kind == "software_upgrade":
+            phantom = follow(phantom, one, protocol if over else None)
+
+
+def _check(kind: str, name: str, value: float) -> None:
+    """Raise ScenarioError E118 for an amount that makes no sense."""
+    if not math.isfinite(value):
+        raise ScenarioError("E118", f"{kind}: {name} = {value:g}", fix="allowed: a finite number")
+    if ((kind, name) in ABOVE_0 and value <= 0) or ((kind, name) in FROM_0 and value < 0):
+        raise ScenarioError(
+            "E118", f"{kind}: {name} = {value:g}", fix="allowed: above 0" if (kind, name) in ABOVE_0 else "allowed: 0 or more"
+        )
 
 
 def _with(scanner: Scanner, **changes: Any) -> Scanner:

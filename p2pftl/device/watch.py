@@ -18,7 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from p2pftl.device.headers import MARKED, Site
 from p2pftl.device.ingest import CALM_S, GONE, OTHER, WAIT_S, Intake, counted
+from p2pftl.device.phantoms import UNJUDGED, judge
+from p2pftl.device.qa import QaPolicy
 from p2pftl.errors import DataError, UsageError
 from p2pftl.imaging.files import refusal
 
@@ -43,6 +46,7 @@ class Totals:
     other: int = 0
     no_load: int = 0
     late: int = 0
+    unjudged: int = 0
 
     def lines(self) -> list[str]:
         """The totals as plain text, without a word of any file."""
@@ -56,6 +60,8 @@ class Totals:
             said.append(f"beam-ons without kV, mA or time: {self.no_load}, not in the tube's load")
         if self.late:
             said.append(f"dose reports after their beam-ons had been estimated: {self.late}, not counted again")
+        if self.unjudged:
+            said.append(f"phantoms not judged: {self.unjudged}; no water in them, another protocol, or older than the last one")
         return said
 
 
@@ -63,9 +69,10 @@ def totals(intake: Intake) -> Totals:
     """Everything the sync of these twins has counted since it began."""
     tally = dict(intake.ledger.tally())
     phantoms = tally.pop("phantom", 0)
-    images, reports, again, other, bare, late = (tally.pop(name, 0) for name in ("image", "report", "again", OTHER, "no load", "late"))
+    names = ("image", "report", "again", OTHER, "no load", "late", UNJUDGED)
+    images, reports, again, other, bare, late, unjudged = (tally.pop(name, 0) for name in names)
     twins = {name: device.images for name, device in sorted(intake.ledger.known.items())}
-    return Totals(images + phantoms, phantoms, reports, again, tally, twins, other, bare, late)
+    return Totals(images + phantoms, phantoms, reports, again, tally, twins, other, bare, late, unjudged)
 
 
 @dataclass
@@ -91,13 +98,10 @@ class _File:
 
 
 class Watch:
-    """One folder followed into one Intake. phantom: told (twin, file) of each new image of a test object, for its analysis.
+    """One folder followed into one Intake. Raises DataError E301, E307 when the folder cannot be read at the start."""
 
-    Raises DataError E301, E307 when the folder cannot be read at the start.
-    """
-
-    def __init__(self, folder: Path, intake: Intake, phantom: Callable[[str, Path], None] | None = None) -> None:
-        self.root, self.intake, self._phantom = str(folder), intake, phantom
+    def __init__(self, folder: Path, intake: Intake) -> None:
+        self.root, self.intake = str(folder), intake
         self._pending: dict[str, tuple[str, tuple[int, int, int]]] = {}
         self._folders: dict[str, _Folder] = {}
         self._shut: set[str] = set()
@@ -135,8 +139,6 @@ class Watch:
             return 0
         outcome = file.before if got.outcome == "again" and counted(file.before) else got.outcome
         self.intake.ledger.keep_file(file.row, file.inode, file.place, file.marks, outcome)
-        if self._phantom and got.outcome == "phantom":
-            self._phantom(got.twin, Path(file.path))
         return 1
 
     def _fresh(self, tick: float) -> Iterator[_File]:
@@ -217,19 +219,22 @@ def watch(
     calm: float = CALM_S,
     wait: float = WAIT_S,
     once: bool = False,
+    site: Site = MARKED,
+    policy: QaPolicy | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None] = print,
 ) -> Totals:
     """Follow `folder` into the twins of `out` until `stop`, Ctrl-C or SIGTERM; with `once` until everything there is taken.
 
-    every: seconds between two looks; calm, wait: seconds, see Intake. Text goes to `say`, line by line.
+    every: seconds between two looks; calm, wait: seconds, see Intake; site: its rule for test objects; policy: how
+    phantoms are judged. Text goes to `say`, line by line.
     Raises DataError E301, E307, UsageError E510, E512, E602, CheckpointError E5xx.
     """
     inside = folder.resolve()
     if out.resolve() == inside or inside in out.resolve().parents:
         raise UsageError("E602", "the twins' folder would be inside the watched one", where=out.name, fix="choose another --out")
     _check(folder)
-    with Intake(out) as intake, _ended(stop or threading.Event()) as over:
+    with Intake(out, site) as intake, _ended(stop or threading.Event()) as over:
         follower = Watch(folder, intake)
         said, last, none = "", float("-inf"), Totals(0, 0, 0, 0, {}, {})
         while True:
@@ -237,11 +242,13 @@ def watch(
             final = once and not taken and not follower.waiting
             intake.settle(time.time(), calm=0.0 if final else calm, wait=0.0 if final else wait)
             intake.commit()
+            judge(intake, time.time(), calm=0.0 if final else calm, policy=policy)
+            intake.commit()
             found = totals(intake)
             if final or over.is_set():
                 break
             news = "; ".join(found.lines())
-            if found != none and news != said and time.monotonic() - last >= SAY_S:
+            if not once and found != none and news != said and time.monotonic() - last >= SAY_S:
                 said, last = news, time.monotonic()
                 say(news)
             over.wait(every)

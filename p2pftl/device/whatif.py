@@ -102,9 +102,12 @@ def protocol(state: State) -> Scanner:
 def changed(now: Scanner, question: Question) -> Scanner:
     """Return the scanner as `question` wants it. Raises ScenarioError E118 outside the model's range, photon starvation included."""
     then = replace(
-        now, dose=now.dose * question.dose, kernel=question.kernel or now.kernel, kvp=question.kvp or now.kvp,
-        slice_mm=question.slice_mm or now.slice_mm,
-    )  # fmt: skip
+        now,
+        dose=now.dose * question.dose,
+        kernel=now.kernel if question.kernel is None else question.kernel,
+        kvp=now.kvp if question.kvp is None else question.kvp,
+        slice_mm=now.slice_mm if question.slice_mm is None else question.slice_mm,
+    )
     acquisition.check(then)
     for name, low, high in (("slice_mm", TYPICAL.sample_mm, 10.0), ("mas", 1.0, 1000.0)):
         value = then.mas * then.dose if name == "mas" else getattr(then, name)

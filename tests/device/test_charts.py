@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import special
 
 from p2pftl.device import qa
 from p2pftl.device.charts import Baseline, ChartPolicy, Charts
@@ -126,3 +127,70 @@ def test_a_phantom_is_stale_after_two_device_days():
     assert qa.is_stale(100.0, 100.0 + 2 * 60 + 1, 60.0, limits)
     assert qa.is_stale(None, 0.0, 60.0, limits)
     assert [qa.freshness(0.0, days * 60.0, 60.0, limits) for days in (0, 1, 1.5, 2, 9)] == [1, 1, 0.5, 0, 0]
+
+
+# ---------------------------------------------------------------------- against the literature
+
+
+def run_length(step, transition):
+    """Mean run length of a chart by Brook and Evans (Biometrika 1972, 59, 539): its states as a Markov chain until the alarm."""
+    return np.linalg.solve(np.eye(len(transition)) - transition, np.ones(len(transition)))[step]
+
+
+def normal(x):
+    return special.ndtr(x)
+
+
+def cusum_run_length(threshold, slack, shift, states=400):
+    """Mean days to the alarm of a two-sided CUSUM, from zero, standardised mean `shift`."""
+    width = 2 * threshold / (2 * states - 1)
+    here, there = np.arange(states)[:, None], np.arange(states)[None]
+    one_sided = []
+    for sign in (1, -1):
+        upper = normal((there - here + 0.5) * width + slack - sign * shift)
+        lower = np.where(there == 0, 0.0, normal((there - here - 0.5) * width + slack - sign * shift))
+        one_sided.append(run_length(0, upper - lower))
+    return 1 / (1 / one_sided[0] + 1 / one_sided[1])
+
+
+def ewma_run_length(width, weight, shift, states=401):
+    """Mean days to the alarm of an EWMA with steady-state limits, from zero (Lucas and Saccucci, Technometrics 1990, 32, 1)."""
+    limit = width * math.sqrt(weight / (2 - weight))
+    step = 2 * limit / states
+    centre = -limit + (np.arange(states) + 0.5) * step
+    edges = (centre[None] + step / 2 - (1 - weight) * centre[:, None]) / weight - shift
+    return run_length(states // 2, normal(edges) - normal(edges - step / weight))
+
+
+# Two-sided, k = 0.5: Lucas and Crosier, Technometrics 1982, 24, 199; Montgomery, table of CUSUM run lengths.
+@pytest.mark.parametrize(
+    ("threshold", "shift", "published"), [(4, 0, 168), (4, 1, 8.38), (4, 2, 3.34), (5, 0, 465), (5, 0.5, 38.0), (5, 1, 10.4), (5, 2, 4.01)]
+)
+def test_the_oracle_of_the_cusum_gives_the_run_lengths_of_the_literature(threshold, shift, published):
+    assert cusum_run_length(threshold, 0.5, shift) == pytest.approx(published, rel=0.01)
+
+
+# Lucas and Saccucci 1990, table 3, and Crowder's 370 for L = 2.860.
+@pytest.mark.parametrize(("width", "weight", "shift", "published"), [(2.962, 0.2, 0, 500), (2.962, 0.2, 1, 10.5), (2.86, 0.2, 0, 370)])
+def test_the_oracle_of_the_ewma_gives_the_run_lengths_of_the_literature(width, weight, shift, published):
+    assert ewma_run_length(width, weight, shift) == pytest.approx(published, rel=0.02)
+
+
+@pytest.mark.parametrize(("threshold", "hu"), [(4.0, 0.0), (6.0, 0.6), (6.0, 1.0), (6.0, 2.0), (5.0, -1.0)])
+def test_charts_of_the_mean_run_as_long_as_theory_says(threshold, hu):
+    days = first_alarms(replace(POLICY, threshold=threshold), lambda _: hu, 0.0, 1500, 400 if hu else 120, "HU")
+    expected = cusum_run_length(threshold, POLICY.slack, hu / POLICY.mean_sd)
+    assert days.mean() == pytest.approx(expected, rel=0.1 if hu else 0.25)
+
+
+@pytest.mark.parametrize("output", [0.95, 0.90, 0.80, 0.50])
+def test_charts_of_the_noise_run_as_long_as_theory_says(output):
+    noise = -0.5 * math.log(output)
+    days = first_alarms(POLICY, still, noise, 1500, 400, "noise")
+    assert days.mean() == pytest.approx(ewma_run_length(POLICY.width, POLICY.weight, noise / POLICY.ln_sd), rel=0.12)
+
+
+def test_the_published_shares_of_false_alarms_follow_from_the_run_lengths():
+    shares = [1 - math.exp(-100 / cusum_run_length(threshold, POLICY.slack, 0)) for threshold in (5, 6, 7)]
+    assert shares == pytest.approx([0.18, 0.08, 0.03], abs=0.02)
+    assert 1 - math.exp(-100 / ewma_run_length(POLICY.width, POLICY.weight, 0)) == pytest.approx(0.07, abs=0.01)

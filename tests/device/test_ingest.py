@@ -112,9 +112,11 @@ def test_broken_files_are_named_by_code_only_and_nothing_of_a_text_is_kept(tmp_p
 
 
 def test_a_file_that_happens_to_lie_there_is_no_broken_one(tmp_path: Path) -> None:
-    (tmp_path / "readme.txt").write_text("hello")
-    (tmp_path / "1.2.840.99").write_text("hello")
-    assert [one.outcome for one in take(tmp_path / "out", [tmp_path / "readme.txt", tmp_path / "1.2.840.99"])] == ["other", "E310"]
+    found = {"readme.txt": b"hello", "SHA256SUMS": b"00aa  image\n", "1.2.840.99": b"hello", "IM0001": b"\0\1cut", "IM0002": b""}
+    for name, content in found.items():
+        (tmp_path / name).write_bytes(content)
+    taken = take(tmp_path / "out", [tmp_path / name for name in found])
+    assert [one.outcome for one in taken] == ["other", "other", "E310", "E310", "E310"]
 
 
 # ---------------------------------------------------------------------- which twin

@@ -12,7 +12,7 @@ from p2pftl.device.lifecycle import quality, quarantined
 from p2pftl.device.log import DeviceLog
 from p2pftl.device.protocol import Protocol
 from p2pftl.device.rules import Ageing, Rules, Workload
-from p2pftl.device.troubles import KINDS, MOMENTS, Trouble
+from p2pftl.device.troubles import KINDS, MOMENTS, Trouble, rehearse
 from p2pftl.device.tube import DAY, Wear
 from p2pftl.errors import CheckpointError, ScenarioError
 from p2pftl.imaging.scanner import Scanner
@@ -263,6 +263,10 @@ def test_an_interrupted_life_goes_on_as_it_was():
         (("flood", 1.0), "E126"), (("hu_drift", 1.0), "E110"), (("hu_drift", -1.0, math.inf, {"rate": 1.0}), "E118"),
         (("hu_drift", 5.0, 4.0, {"rate": 1.0}), "E118"), (("hu_step", 1.0, math.inf, {"hu": math.nan}), "E118"),
         (("hu_step", 1.0, math.inf, {"hu": 1.0, "colour": 2}), "E109"), (("tube_wear", 1.0, 2.0, {"share": 0.1}), "E118"),
+        (("tube_wear", 1.0, math.inf, {"share": -0.1}), "E118"), (("arc_burst", 1.0, math.inf, {"count": 0}), "E118"),
+        (("ring", 1.0, math.inf, {"hu": -1.0}), "E118"), (("ring", 1.0, math.inf, {"eps": -0.1}), "E118"),
+        (("ring", 1.0, math.inf, {"hu": 1.0, "channels": -1}), "E118"), (("dose_change", 1.0, math.inf, {"factor": 0.0}), "E118"),
+        (("tube_failure", 1.0, math.inf, {"downtime_h": -1.0}), "E118"),
     ],
 )  # fmt: skip
 def test_a_wrong_incident_is_refused(wrong, code):
@@ -273,6 +277,163 @@ def test_a_wrong_incident_is_refused(wrong, code):
 def test_an_incident_cannot_lead_out_of_the_model():
     with pytest.raises(ScenarioError, match="E118"):
         lived(3, Trouble("kvp_change", 1, params={"kvp": 200.0}))
+
+
+def test_a_rehearsal_finds_what_would_lead_out_of_the_model_before_a_day_is_lived():
+    dose = [Trouble("dose_change", day, params={"factor": 10.0, "qa": True}) for day in (1, 2)]
+    for wrong in ([Trouble("kvp_change", 1, params={"kvp": 200.0})], dose):
+        with pytest.raises(ScenarioError, match="E118"):
+            rehearse(Scanner(), Protocol(), wrong)
+    rehearse(Scanner(), Protocol(), [Trouble("kvp_change", 1, 4, {"kvp": 100.0, "qa": True}), dose[0]])
+
+
+# ---------------------------------------------------------------------- the calendar
+
+
+def test_days_before_the_run_are_the_same_life_at_negative_times():
+    plain = lived(30)
+    early = lived(30, rules=Rules(history=25, day_s=100.0, workload=CALM.workload, ageing=CALM.ageing))
+    assert [entry.fact.kind for entry in early.log.entries] == [entry.fact.kind for entry in plain.log.entries]
+    assert [entry.fact.t for entry in early.log.entries] == pytest.approx(
+        [(entry.fact.t / DAY - 25) * 100 for entry in plain.log.entries], abs=1e-6
+    )
+    for path in ("qa.last.sd", "qa.baseline.n", "tube.damage", "tube.output", "health.tube", "learning.q"):
+        assert early.log.state.get(path) == plain.log.state.get(path), path
+    assert DeviceLog.read(early.log.lines()).state == early.log.state
+
+
+def test_at_the_start_of_a_run_a_device_with_a_history_is_active():
+    device = Device.new("ct-03", seed=1, rules=Rules(history=25, day_s=60.0, workload=CALM.workload, ageing=CALM.ageing))
+    assert device.advance(-1e-9)
+    assert device.day == 25
+    assert device.log.state.lifecycle == "active"
+    assert device.log.state.get("lifecycle.since") < 0
+    device.advance(0.0)
+    assert device.day == 26
+
+
+def test_a_service_takes_as_long_before_the_run_as_within_it():
+    step = Trouble("hu_step", 22, params={"hu": 9.0})
+    plain, early = lived(40, step), lived(40, step, rules=Rules(history=30, workload=CALM.workload, ageing=CALM.ageing))
+    assert states(early) == [(day - 30, to) for day, to in states(plain)]
+    window = early.log.state.quarantine[0]
+    assert window["since"] < window["until"] < 0
+
+
+def test_an_incident_at_noon_is_in_the_images_of_the_afternoon_only():
+    device = Device.new("ct-03", seed=1, rules=CALM, troubles=[Trouble("hu_step", 5.5, 6.25, {"hu": 20.0})])
+    seen = []
+    for days in (5.0, 5.4, 5.5, 6.2, 6.3):
+        device.advance(days * DAY)
+        seen.append(device.condition.offset)
+    assert seen == pytest.approx([0, 0, 20, 20, 0], abs=1.5)
+
+
+def test_a_drift_counts_from_its_moment_however_the_days_are_lived():
+    rules = Rules(workload=Workload(exams=0), ageing=Ageing(day_hu=0.0, walk_hu=0.0, ring_hu=0.0))
+    drift = Trouble("hu_drift", 5.5, 7.25, {"rate": 2.0})
+    walked, jumped = (Device.new("ct-03", seed=1, rules=rules, troubles=[drift]) for _ in range(2))
+    for hour in range(9 * 24):
+        walked.advance(hour * DAY / 24)
+    jumped.advance(8.99 * DAY)
+    assert walked.truth.offset == jumped.truth.offset == pytest.approx(2.0 * 1.75)
+    assert walked.log.lines() == jumped.log.lines()
+
+
+def test_a_life_interrupted_at_noon_goes_on_as_it_was():
+    troubles = [Trouble("hu_step", 5.25, params={"hu": 2.0}), Trouble("arc_burst", 5.5, params={"count": 3})]
+    for noon, there in ((5.3, 1), (5.6, 2), (5.1, 0)):
+        half, again = (Device.new("ct-03", seed=1, rules=CALM, troubles=troubles) for _ in range(2))
+        half.advance(noon * DAY)
+        again.resume(half.day, half.log.head)
+        assert again.log.lines() == half.log.lines()
+        assert len(again.struck) == there
+        assert again.condition == half.condition
+
+
+# ---------------------------------------------------------------------- what the phantom sees
+
+
+def test_new_software_reconstructs_the_phantom_with_its_kernel_as_well():
+    device = lived(33, Trouble("software_upgrade", 30, params={"software": "2", "kernel": "bone"}))
+    sharp = daily(device, "qa.last.nps_f")
+    assert sharp[30] - sharp[29] == pytest.approx(0.142, abs=0.015)
+    assert device.log.state.get("qa.status") == "pass"
+    assert not device.log.state.quarantine
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("dose_change", {"factor": 0.5}), ("kvp_change", {"kvp": 80.0}), ("kernel_change", {"kernel": "bone"}),
+        ("slice_change", {"slice_mm": 1.5}),
+    ],
+)  # fmt: skip
+def test_a_phantom_that_follows_a_legitimate_change_passes_with_another_baseline(kind, params):
+    device = lived(90, Trouble(kind, 30, 60, {**params, "qa": True}))
+    assert not device.log.state.quarantine
+    noise = daily(device, "qa.baseline.sd")
+    assert noise[29] == pytest.approx(noise[89], rel=0.05)
+    assert noise[59] > 1.2 * noise[29]
+    assert [to for _, to in states(device)] == ["baseline", "active"] * 3
+
+
+def test_the_calibration_error_of_a_scanner_shows_in_its_phantom_and_once_in_images():
+    device = Device.new("ct-03", seed=1, rules=Rules(workload=Workload(exams=0)), scanner=Scanner(hu_offset=30.0))
+    device.live()
+    assert device.log.state.get("qa.last.mean") == pytest.approx(30, abs=2.5)
+    assert device.log.state.lifecycle == "quarantined"
+    true = np.zeros((4, 64, 64), np.float32)
+    assert device.scan(true, 4.0, "patient", 1).hu.double().mean().item() == pytest.approx(30, abs=2.5)
+    while device.day < 30:
+        device.live()
+    assert device.log.state.lifecycle in ("baseline", "active"), "a water calibration mends it"
+    assert device.scan(true, 4.0, "patient", 1).hu.double().mean().item() == pytest.approx(0, abs=2.5)
+
+
+def test_a_sharp_thin_low_dose_scanner_is_no_finding_by_its_noise_alone():
+    scanner = Scanner(kernel="bone", dose=0.5)
+    device = Device.new("ct-03", seed=1, scanner=scanner, rules=Rules(protocol=Protocol.of(scanner), workload=Workload(exams=2)))
+    while device.day < 60:
+        device.live()
+    assert [to for _, to in states(device)][:2] == ["baseline", "active"]
+    assert not device.log.state.quarantine
+    assert device.log.state.get("qa.last.sd") > 30
+
+
+def test_a_phantom_is_scanned_with_the_clinical_settings_of_its_scanner():
+    assert Protocol.of(Scanner(kernel="soft", kvp=100, mas=150, dose=2, slice_mm=3)) == Protocol(
+        kvp=100, mas=300, slice_mm=3, kernel="soft"
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Protocol(kvp=60), lambda: Protocol(mas=0), lambda: Protocol(slice_mm=20), lambda: Protocol(kernel="sharp"),
+        lambda: Rules(protocol=Protocol(diameter_mm=300)), lambda: Rules(protocol=Protocol(edge_mm=95)),
+        lambda: Ageing(repair_h=(8.0, 2.0)),
+    ],
+)  # fmt: skip
+def test_a_phantom_or_a_service_that_cannot_be_is_refused(make):
+    with pytest.raises(ScenarioError, match="E118"):
+        make()
+
+
+def test_who_comes_is_told_while_the_mix_is_another():
+    device = Device.new("ct-03", seed=1, rules=CALM, troubles=[Trouble("case_mix_shift", 2.5, 4.0, {"labels": {"ggo": 1.0}})])
+    told = []
+    for days in (2.4, 2.6, 3.9, 4.0):
+        device.advance(days * DAY)
+        told.append(dict(device.labels))
+    assert told == [{}, {"ggo": 1.0}, {"ggo": 1.0}, {}]
+
+
+def test_a_fast_clock_does_not_delay_the_engineer():
+    step = Trouble("hu_step", 30, params={"hu": 9.0})
+    calm, skewed = lived(45, step), lived(45, step, Trouble("clock_skew", 29, params={"seconds": 5 * DAY}))
+    assert [to for _, to in states(skewed)] == [to for _, to in states(calm)]
+    assert len(skewed.log.state.maintenance) == len(calm.log.state.maintenance)
 
 
 def test_false_quarantines_of_sound_scanners_are_rare():

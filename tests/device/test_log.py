@@ -7,7 +7,7 @@ import pytest
 
 from p2pftl.device.log import GENESIS, DeviceLog, append, facts, load
 from p2pftl.device.state import replay
-from p2pftl.device.tube import Tube
+from p2pftl.device.tube import Tube, Wear
 from p2pftl.errors import CheckpointError
 
 
@@ -100,6 +100,16 @@ def test_exposures_heat_and_wear_the_tube_of_this_device():
     assert state.tube == expected
     assert state.wear.cap_MHU == 4.0
     assert state.get("tube.source") == "rdsr"
+
+
+def test_a_tube_cools_between_exposures_whatever_the_calendar_says():
+    for begin in (-2.2e9, 0.0, 1.7e9):  # dates of de-identified files can lie before 1970
+        log = DeviceLog.create("ct-01", begin)
+        for hour in (0, 1):
+            log.record("exposed", begin + 3600 * hour, "header", {"kvp": 120, "ma": 300, "s": 10})
+        heat = 120 * 300 * 10
+        assert log.state.get("tube.heat_J") == pytest.approx(heat * (1 + math.exp(-Wear().cooling * 3600)), rel=0.02)
+        assert log.state.leaf("tube.heat_J").t == begin + 3610
 
 
 def test_an_advice_changes_nothing_but_the_advice():

@@ -40,11 +40,13 @@ def send(
     link = entity.associate("127.0.0.1", port, ae_title=title)
     if not link.is_established:
         return []
+    connection = link.dul.socket.socket
     try:
         return [getattr(link.send_c_store(data), "Status", None) if link.is_established else None for data in what]
     finally:
         if link.is_established:
             link.release()
+        connection.close()  # pynetdicom leaves it open where the other side was quicker
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from p2pftl.device import export, show
 from p2pftl.device.life import Device
-from p2pftl.device.log import append
+from p2pftl.device.log import DeviceLog, append
 from p2pftl.device.schema import FEATURES, LOCAL, SCHEMA
 from p2pftl.device.troubles import Trouble
 from p2pftl.errors import CheckpointError, UsageError
@@ -73,6 +73,17 @@ def test_show_says_state_values_units_and_sources(device):
     assert "air cal, by service" in text
     assert "None" not in text
     assert not re.search(r"\bnan\b", text)
+
+
+def test_simulated_times_are_days_of_its_life_and_real_ones_are_dates(device):
+    simulated, real = show.Calendar.of(device.log), DeviceLog.create("siemens-1", 1074515460.0, source="header")
+    assert simulated.when(3 * 86_400.0) == "day 3.0"
+    assert show.Calendar(10.0, -50.0).when(20.0) == "day 7.0"
+    assert show.Calendar.of(real).when(1074515460.0) == "2004-01-19 12:31"
+    assert show.Calendar.of(real).when(1e300).startswith("t 1000")
+    assert simulated.when(None) == "no time"
+    assert "2004-01-19 12:31  created" in show.history(real)
+    assert re.search(r"day 0\.0 +created", show.history(device.log))
 
 
 def test_history_tells_the_story_in_order_and_can_be_narrowed(device):

@@ -17,7 +17,7 @@ from p2pftl.device.show import SUFFIX
 from p2pftl.device.watch import Totals, Watch, totals, watch
 from p2pftl.errors import DataError, UsageError
 from tests.device.ct_headers import drop, event, image, report, save
-from tests.imaging.ct_file import SECRET, encode, text
+from tests.imaging.ct_file import SECRET, encode
 
 NOW = 1_709_300_000.0
 ROOT = Path(__file__).parents[2]
@@ -177,18 +177,6 @@ def test_a_restart_counts_nothing_twice_and_goes_on(desk: Desk) -> None:
     drop(desk.folder, "9.dcm", image(9))
     desk.look(3)
     assert desk.found.images == 5
-
-
-def test_images_of_phantoms_are_handed_on_once(desk: Desk) -> None:
-    handed: list[tuple[str, Path]] = []
-    desk.watch = Watch(desk.folder, desk.intake, lambda twin, path: handed.append((twin, path)))
-    path = drop(desk.folder, "water.dcm", image(tags={0x00280300: ("CS", text("YES"))}))
-    drop(desk.folder, "patient.dcm", image(2))
-    drop(desk.folder, "water again.dcm", image(tags={0x00280300: ("CS", text("YES"))}))
-    desk.look(4)
-    assert len(handed) == 1
-    assert handed[0][0] == "siemens-1"
-    assert path.parent == handed[0][1].parent
 
 
 def test_more_files_than_are_waited_for_at_once_all_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
