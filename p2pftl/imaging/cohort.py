@@ -71,18 +71,24 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(
-        self, rows: Sequence[int] | npt.NDArray[np.int64] | slice = slice(None), *, hu_offset: float = 0.0
-    ) -> npt.NDArray[np.float32]:
-        """Return [B, 1, H, W] float32 in [0, 1]: the window applied to HU (+ `hu_offset`), or grey / 255."""
+    def images(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Return [B, 1, H, W] float32 in [0, 1]: the window applied to HU, or grey / 255."""
         chosen = self.pixels[rows].astype(np.float32)
         if self.unit == "HU":
             centre, width = self.window
-            chosen += hu_offset - (centre - width / 2)
+            chosen += -(centre - width / 2)
             chosen /= width
         else:
             chosen /= 255.0
         return np.clip(chosen, 0.0, 1.0, out=chosen)[:, None]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a scanner would see without noise or blur: hu [k, n, n] float32, pixel_mm the side of a pixel."""
+
+    hu: npt.NDArray[np.float32]
+    pixel_mm: float
 
 
 class Source(Protocol):
@@ -105,6 +111,10 @@ class Source(Protocol):
     def read(self, samples: Sequence[Sample]) -> Cohort:
         """Read the pixels of `samples` (runs inside the twin's own actor). Raises DataError E3xx."""
         ...
+
+    def anatomy(self, samples: Sequence[Sample], slice_mm: float) -> Anatomy | None:
+        """The true anatomy of one patient's `samples` in slices of that thickness; None where only acquired images are known."""
+        return None
 
 
 class Split(Protocol):

@@ -137,6 +137,9 @@ class Dicom(Source):
         for where, path in files:
             try:
                 header = read_header(path, where)
+                if header.phantom:
+                    problem = "QualityControlImage (0028,0300) says phantom, not patient"
+                    raise DataError("E319", problem, where=where, fix="give it to p2pftl twin watch, or set broken: skip")
                 if header.instance and header.instance in seen:
                     raise DataError("E305", "is the same image as another file", where=where, fix=f"see {seen[header.instance]}; keep one")
             except DataError as problem:

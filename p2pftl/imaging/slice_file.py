@@ -44,7 +44,7 @@ _TAGS = {
     "samples": 0x00280002, "photometric": 0x00280004, "frames": 0x00280008,
     "rows": 0x00280010, "columns": 0x00280011, "spacing": 0x00280030, "allocated": 0x00280100, "stored": 0x00280101,
     "high bit": 0x00280102, "signed": 0x00280103, "padding": 0x00280120, "padding limit": 0x00280121,
-    "burned in": 0x00280301, "intercept": 0x00281052, "slope": 0x00281053, "rescale type": 0x00281054,
+    "quality control": 0x00280300, "burned in": 0x00280301, "intercept": 0x00281052, "slope": 0x00281053, "rescale type": 0x00281054,
 }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class Header:
 
     position: mm along the slice normal, None where the file does not say; orientation: six direction cosines;
     spacing: (between rows, between columns) mm; padding: stored values (lowest, highest) that mean "no measurement";
-    pixels_at, pixels_long: byte offset and length of PixelData (length -1 when encapsulated).
+    phantom: QualityControlImage (0028,0300) says so; pixels_at, pixels_long: byte offset and length of PixelData (length -1 when encapsulated).
     """
 
     rows: int
@@ -74,6 +74,7 @@ class Header:
     position: float | None
     number: int | None
     burned_in_unclear: bool
+    phantom: bool
     pixels_at: int
     pixels_long: int
     patient: str = field(repr=False)
@@ -249,7 +250,7 @@ class _Elements:
             thickness=thickness[0] if thickness else None,
             spacing=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
             orientation=orientation, position=_along_normal(orientation, self._numbers("position", 3)),
-            number=int(number[0]) if number else None, burned_in_unclear=self._burned_in(),
+            number=int(number[0]) if number else None, burned_in_unclear=self._burned_in(), phantom=self._text("quality control") == "YES",
             pixels_at=walked.at, pixels_long=self._pixels(syntax, walked, rows * columns * 2),
             patient=self._text("patient"), study=self._text("study"), series=self._text("series"),
             instance=self._text("SOP instance"),

@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from p2pftl.draw import draw
-from p2pftl.errors import DataError
-from p2pftl.imaging.acquisition import added_noise
 from p2pftl.imaging.cohort import Cohort
-from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.features import Features
 from p2pftl.learning.fit import fit, frozen_depth, head_batches, one_epoch, samples_seen
 from p2pftl.learning.models import Model
@@ -22,7 +18,7 @@ from p2pftl.learning.score import score
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.stack import LEAST, MOST, fit_together, stackable
 from p2pftl.learning.task import Coming, Learnt, Memory, Scene, Work
-from p2pftl.learning.transfer import Transfer
+from p2pftl.learning.transfer import Lesson, Phase, Transfer
 from p2pftl.params import Layout, Vector, length
 
 
@@ -30,15 +26,14 @@ from p2pftl.params import Layout, Vector, length
 class Classification:
     """A task over a twin's own train and validation cohorts and the common test cohort.
 
-    model: scratch space shared by the twins of a process; start: parameters everyone starts from; features: where what its
-    frozen layers make of the images is kept, shared too (None: nowhere).
+    model: scratch space shared by the twins of a process; start: parameters everyone starts from; cohorts: split -> images, used
+    where a scene brings none of its own; features: where what its frozen layers make of the images is kept, shared too (None: nowhere).
     """
 
     name: str
     model: Model
     start: Vector
     cohorts: Mapping[str, Cohort]
-    scanner: Scanner
     recipe: Recipe
     transfer: Transfer
     seed: int
@@ -57,22 +52,38 @@ class Classification:
     def initial(self) -> Vector:
         return self.start
 
-    def work(self, round: int) -> Work:
-        lesson = self.transfer.plan(round, self.layout)
-        return Work(lesson.shared, samples_seen(self.recipe, lesson, self.samples))
+    def work(self, round: int, scene: Scene) -> Work:
+        lesson, held = self._lesson(round, scene), len(self._cohort("train", scene))
+        return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
-        """Train on the studies as the scanner in its present state shows them. Raises FitDiverged E340, DataError E336."""
+        """Train on the studies there are now. Raises FitDiverged E340."""
         known = self._ahead.pop(round, None)
         if known is not None and known[0].scene == scene and np.array_equal(known[0].vector, vector[self._body :]):
             return replace(known[1], vector=np.concatenate((vector[: self._body], known[1].vector)))
         done = fit(
-            self.model, vector, self._seen(self.cohorts["train"], scene, "train", round), self.recipe,
-            self.transfer.plan(round, self.layout), self.transfer,
-            seed=self.seed, twin=self.name, round=round, hu_offset=scene.hu_offset, memory=memory, features=self.features,
+            self.model, vector, self._cohort("train", scene), self.recipe, self._lesson(round, scene), self.transfer,
+            seed=self.seed, twin=self.name, round=round, memory=memory, features=self.features,
         )  # fmt: skip
         trained = length(self.layout.ranges(done.trained)) / self.layout.size
         return Learnt(done.vector, done.loss, done.samples, done.steps, trained, done.memory)
+
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
+        """Score `vector`; what `round` leaves frozen need not be computed again."""
+        cohort = self._cohort(split, scene)
+        if len(cohort) == 0:
+            return {}
+        depth = frozen_depth(self.layout, (name for phase in self._lesson(round, scene).phases for name in phase.trained))
+        found = score(self.model, vector, cohort, self.classes, features=self.features, depth=depth, shared=split == "test")
+        return dict(found)
+
+    def _cohort(self, split: str, scene: Scene) -> Cohort:
+        return scene.cohorts.get(split, self.cohorts[split])  # type: ignore[no-any-return]
+
+    def _lesson(self, round: int, scene: Scene) -> Lesson:
+        return adaptation(self.layout) if scene.adapt else self.transfer.plan(round, self.layout)
+
+    # ------------------------------------------------------------------ several twins' fits at once
 
     @property
     def together(self) -> bool:
@@ -85,19 +96,20 @@ class Classification:
         for one in coming:
             task = one.task
             if isinstance(task, Classification) and task.model is self.model and task._trains_its_head(one):
-                kind = task.recipe, len(one_epoch(task.samples, task.recipe.batch)), task.cohorts["train"].pixels.shape[1:]
+                cohort = task._cohort("train", one.scene)
+                kind = task.recipe, len(one_epoch(len(cohort), task.recipe.batch)), cohort.pixels.shape[1:]
                 alike.setdefault(kind, []).append((task, replace(one, vector=one.vector[self._body :].copy())))
         groups = [same[at : at + MOST] for same in alike.values() for at in range(0, len(same), MOST)]
         return {name for group in groups if len(group) >= LEAST for name in self._stacked(group)}
 
     def _trains_its_head(self, one: Coming) -> bool:
         """Whether this fit is one of nothing but a head on kept features, from the common start, by the plain loss, remembering nothing."""
-        phase, *more = self.transfer.plan(one.round, self.layout).phases
+        phase, *more = self._lesson(one.round, one.scene).phases
         if more or phase.trained != self.layout.of_groups(self.layout.depth - 1) or any(factor != 1.0 for factor in phase.lr.values()):
             return False
         plain = self.recipe.reset_optimizer and type(self.transfer).loss is Transfer.loss
-        kept = one.scene.dose == 1.0 and (self.recipe.views is not None or not (self.recipe.shift or self.recipe.flip))
-        begun = self.samples > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
+        kept = self.recipe.views is not None or not (self.recipe.shift or self.recipe.flip)
+        begun = len(self._cohort("train", one.scene)) > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
         return plain and kept and begun and self.features is not None and stackable(self.model)
 
     @property
@@ -118,35 +130,16 @@ class Classification:
 
     def _batches(self, one: Coming) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.features is not None
-        lesson = self.transfer.plan(one.round, self.layout)
         return head_batches(
-            self.model, self.start, self.cohorts["train"], self.recipe, lesson.phases[0], self.transfer,
-            (self.seed, self.name, one.round), one.scene.hu_offset, self.features,
+            self.model, self.start, self._cohort("train", one.scene), self.recipe, self._lesson(one.round, one.scene).phases[0],
+            self.transfer, (self.seed, self.name, one.round), self.features,
         )  # fmt: skip
 
-    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
-        """Score `vector`; what `round` leaves frozen need not be computed again."""
-        cohort = self.cohorts[split]
-        if len(cohort) == 0:
-            return {}
-        found = score(
-            self.model, vector, self._seen(cohort, scene, split, 0), self.classes, hu_offset=scene.hu_offset,
-            features=self.features if scene.dose == 1.0 else None,  # at another dose the images are made anew each time
-            depth=self._frozen(round), shared=split == "test",
-        )  # fmt: skip
-        return dict(found)
 
-    def _frozen(self, round: int) -> int:
-        """Layer groups that no twin trains in `round`."""
-        return frozen_depth(self.layout, (name for phase in self.transfer.plan(round, self.layout).phases for name in phase.trained))
+def adaptation(layout: Layout) -> Lesson:
+    """What a twin does whose scanner was changed on purpose: train normalisation layers and head (SCANNER_TWIN section 8), share nothing.
 
-    def _seen(self, cohort: Cohort, scene: Scene, split: str, round: int) -> Cohort:
-        """The studies at a lower dose than they were acquired with: the scanner's own noise is added (SCANNER_TWIN, section 9)."""
-        if scene.dose == 1.0 or len(cohort) == 0:
-            return cohort
-        if cohort.unit != "HU" or cohort.pixel_mm <= 0:
-            raise DataError("E336", "dose_change needs CT studies in HU with a known pixel spacing", fix="use phantom or DICOM data")
-        generator = draw(self.seed, "dose", self.name, split, round)
-        hu = cohort.pixels.astype(np.float32)
-        noisy = hu + added_noise(hu, self.scanner, scene.dose, cohort.pixel_mm, generator).numpy()
-        return replace(cohort, pixels=np.clip(np.rint(noisy), -1024, 3071).astype(np.int16))
+    What describes the images' brightness and grain lies in the first, what is made of them in the second (Li et al. 2021).
+    """
+    head, entries = layout.depth - 1, zip(layout.names, layout.kinds, layout.groups, strict=True)
+    return Lesson((Phase(tuple(name for name, kind, group in entries if kind != "weight" or group == head)),), ())

@@ -35,29 +35,26 @@ BLOCK = 16
 class Look:
     """Which images are looked at, through how many frozen layer groups.
 
-    depth: groups 0..depth-1 are frozen; hu_offset: calibration error, HU; read: images of some rows of the cohort where they are
-    not `cohort.images`, and view: what tells those from any others; shared: twins at different depths look at this cohort.
+    depth: groups 0..depth-1 are frozen; read: images of some rows of the cohort where they are not `cohort.images`, and view: what
+    tells those from any others; shared: twins at different depths look at this cohort.
     """
 
     cohort: Cohort
     depth: int
-    hu_offset: float = 0.0
     read: Callable[[Rows], Images] | None = None
     view: Hashable = None
     shared: bool = False
 
     def images(self, rows: Rows) -> Images:
         """Return [B, 1, H, W] float32 in [0, 1]."""
-        if self.read is not None:
-            return self.read(rows)
-        return self.cohort.images(rows, hu_offset=self.hu_offset)
+        return self.cohort.images(rows) if self.read is None else self.read(rows)
 
 
 class Features:
     """The features of one process's cohorts under the frozen layers of its model, kept while there is room.
 
-    They stay valid for the same cohort object, offset, view, depth and frozen values (statistics included), and go when their
-    cohort goes. A cohort's features at another depth or offset take the place of its old ones, unless it is shared.
+    They stay valid for the same cohort object, view, depth and frozen values (statistics included), and go when their cohort goes.
+    A cohort's features at another depth take the place of its old ones, unless it is shared.
     """
 
     def __init__(self, model: Model, settings: FeatureCache, folder: Path | None = None) -> None:
@@ -117,7 +114,7 @@ class Features:
         parts = self._computed(look, block if filled_up else 0, _cut(len(look.cohort), block), forms)
         matrix = self._shelf.put(key, parts, len(look.cohort), self._row_bytes(look))
         if matrix is not None:
-            self._known[key] = _Known(weakref.ref(look.cohort, self._when_gone(key)), look.hu_offset, look.depth, frozen, forms)
+            self._known[key] = _Known(weakref.ref(look.cohort, self._when_gone(key)), look.depth, frozen, forms)
         return forms, matrix
 
     def _computed(self, look: Look, fill_to: int, parts: list[slice], forms: dict[int, _Form]) -> Iterator[Tensor]:
@@ -182,14 +179,12 @@ class _Known:
     """What kept features are valid for. forms: by the size of the batch that the network saw."""
 
     cohort: weakref.ref[Cohort]
-    hu_offset: float
     depth: int
     frozen: bytes
     forms: dict[int, _Form]
 
     def describes(self, look: Look, frozen: bytes) -> bool:
-        same = (self.hu_offset, self.depth, self.frozen) == (look.hu_offset, look.depth, frozen)
-        return same and self.cohort() is look.cohort
+        return (self.depth, self.frozen) == (look.depth, frozen) and self.cohort() is look.cohort
 
 
 def _see(model: Model, images: Images, depth: int, fill_to: int = 0) -> tuple[_Form, Tensor]:

@@ -71,15 +71,14 @@ def fit(
     seed: int,
     twin: str,
     round: int,
-    hu_offset: float = 0.0,
     memory: OptimizerMemory | None = None,
     features: Features | None = None,
 ) -> Fit:
     """Fit `model` from `start` to `cohort` and return what came of it; `model` is scratch space.
 
     The same arguments give the same bytes; torch's own random state is left as it was. Entries that no phase trains are
-    returned bit-identical. hu_offset: calibration error of the scanner, HU; features: where what the frozen layers of this
-    model make of the images is kept, which changes no byte. Raises FitDiverged E340, DataError E304.
+    returned bit-identical. features: where what the frozen layers of this model make of the images is kept, which changes no byte.
+    Raises FitDiverged E340, DataError E304.
     """
     if not len(cohort):
         raise DataError("E304", f"{twin}: no images to fit to", fix="give every twin at least one patient")
@@ -88,7 +87,7 @@ def fit(
     trained = frozenset(name for phase in lesson.phases for name in phase.trained)
     anchor = {name: tensor.detach().clone() for name, tensor in model.parameters.items() if name in trained}
     features = features or Features(model, FeatureCache(cache=False))
-    study = _Study(model, start, cohort, recipe, transfer, (seed, twin, round), hu_offset, features, anchor)
+    study = _Study(model, start, cohort, recipe, transfer, (seed, twin, round), features, anchor)
     seen = _Seen()
     with _own_random_state(model.device, number(seed, "dropout", twin, round)):
         for phase in lesson.phases:
@@ -108,13 +107,13 @@ def frozen_depth(layout: Layout, trained: Iterable[str]) -> int:
 
 def head_batches(
     model: Model, start: Vector, cohort: Cohort, recipe: Recipe, phase: Phase, transfer: Transfer, key: tuple[int, str, int],
-    hu_offset: float, features: Features,
+    features: Features,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Yield what `fit` shows the head: features [B, ...] and labels [B], while `model` rests and holds the frozen part of `start`.
 
     key: seed, twin, round.
     """
-    study = _Study(model, start, cohort, recipe, transfer, key, hu_offset, features, {})
+    study = _Study(model, start, cohort, recipe, transfer, key, features, {})
     for chosen, inputs in study.inputs(phase, model.layout.depth - 1, _Seen()):
         yield inputs, torch.from_numpy(cohort.labels[chosen]).to(model.device)
 
@@ -160,7 +159,6 @@ class _Study:
     recipe: Recipe
     transfer: Transfer
     key: tuple[int, str, int]
-    hu_offset: float
     features: Features
     anchor: Mapping[str, Tensor]
 
@@ -211,7 +209,7 @@ class _Study:
             if depth:
                 return lambda rows: features.now(self._anew(rows, seen.steps), depth)
             return lambda rows: torch.from_numpy(self._anew(rows, seen.steps))
-        look = Look(self.cohort, depth, self.hu_offset)
+        look = Look(self.cohort, depth)
         if moving and recipe.views is not None:
             look = self._view((self.key[2] + seen.epochs) % recipe.views, look)
         if not depth:
@@ -219,7 +217,7 @@ class _Study:
         return features.rows(look, model.take() if seen.steps else self.given)
 
     def _anew(self, rows: Chosen, step: int) -> Images:
-        seen = self.cohort.images(rows, hu_offset=self.hu_offset)
+        seen = self.cohort.images(rows)
         return augmented(seen, self.recipe, draw(self.key[0], "augment", *self.key[1:], step))
 
     def _view(self, number: int, look: Look) -> Look:
@@ -228,7 +226,7 @@ class _Study:
         by, mirrored = _movements(len(self.cohort), recipe, draw(seed, "view", twin, number))
 
         def read(rows: Rows) -> Images:
-            return _moved(look.cohort.images(rows, hu_offset=look.hu_offset), by[rows], mirrored[rows], recipe.shift)
+            return _moved(look.cohort.images(rows), by[rows], mirrored[rows], recipe.shift)
 
         return replace(look, read=read, view=(seed, twin, number, recipe.shift, recipe.flip))
 

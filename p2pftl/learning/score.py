@@ -39,7 +39,6 @@ def score(
     cohort: Cohort,
     classes: int,
     *,
-    hu_offset: float = 0.0,
     batch: int = 64,
     features: Features | None = None,
     depth: int = 0,
@@ -55,10 +54,10 @@ def score(
     labels = torch.from_numpy(cohort.labels.copy())
     with torch.no_grad():
         if depth and features is not None and len(cohort):
-            look = Look(cohort, depth, hu_offset, shared=shared)
+            look = Look(cohort, depth, shared=shared)
             parts = [model.upper(block, depth).cpu() for block in features.blocks(look, vector, batch)]
         else:
-            parts = [_logits(model, cohort, slice(at, at + batch), hu_offset) for at in range(0, len(cohort), batch)]
+            parts = [_logits(model, cohort, slice(at, at + batch)) for at in range(0, len(cohort), batch)]
     return measure(torch.cat(parts) if parts else torch.empty(0, classes), labels)
 
 
@@ -92,8 +91,8 @@ def _per_class(guessed: Tensor, labels: Tensor, classes: int, metric: Callable[.
     return metric(guessed, labels, classes, average="none", validate_args=False).double()
 
 
-def _logits(model: Model, cohort: Cohort, rows: slice, hu_offset: float) -> Tensor:
-    return model(torch.from_numpy(cohort.images(rows, hu_offset=hu_offset))).cpu()
+def _logits(model: Model, cohort: Cohort, rows: slice) -> Tensor:
+    return model(torch.from_numpy(cohort.images(rows))).cpu()
 
 
 def _auroc(logits: Tensor, labels: Tensor) -> float | None:

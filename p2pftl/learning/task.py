@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p2pftl.errors import P2pftlError
@@ -14,18 +14,27 @@ Memory = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """One round's learning as the gossip needs it. shared: names that travel; samples: samples x epochs of the fit."""
+    """One round's learning as the gossip needs it.
+
+    shared: names that travel; samples: samples x epochs of the fit; held: training samples of the scene.
+    """
 
     shared: tuple[str, ...]
     samples: int
+    held: int
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The state of the scanner when images are read: calibration offset in HU, dose relative to the stored studies."""
+    """What a twin learns from just now; the default is the task's own studies.
 
-    hu_offset: float = 0.0
-    dose: float = 1.0
+    version: tells two scenes of a twin apart; cohorts: split ("train", "validation") -> what stands in for the task's own;
+    adapt: train normalisation layers and head only, and share nothing.
+    """
+
+    version: int = 0
+    cohorts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Coming:
 class Task(Protocol):
     """Classification today; detection and masked images are others.
 
-    layout: tensors of the model; samples: training samples of this twin.
+    layout: tensors of the model; samples: training samples that this twin begins with.
     """
 
     @property
@@ -66,7 +75,7 @@ class Task(Protocol):
         """Parameters that every twin of the run starts from."""
         ...
 
-    def work(self, round: int) -> Work:
+    def work(self, round: int, scene: Scene) -> Work:
         """What `round` shares, and how much it computes."""
         ...
 

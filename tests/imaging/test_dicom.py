@@ -344,6 +344,7 @@ BAD: dict[str, tuple[str, Callable[[dict[int, Element]], bytes]]] = {
     "D19 MR": ("E319", having(_00080060=("CS", text("MR")))),
     "D19 no modality": ("E319", without(0x00080060)),
     "D19 secondary capture": ("E319", having(_00080016=("UI", uid("1.2.840.10008.5.1.4.1.1.7")))),
+    "D19 phantom": ("E319", having(_00280300=("CS", text("YES")))),
     "D19 localizer": ("E319", having(_00080008=("CS", text("ORIGINAL\\PRIMARY\\LOCALIZER")))),
     "D20 no slope": ("E320", without(0x00281053)),
     "D20 no intercept": ("E320", without(0x00281052)),

@@ -1,15 +1,22 @@
 """The embedded source: a balanced catalogue, real files per twin's scanner, made once and never half."""
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 
+from p2pftl.draw import draw
 from p2pftl.errors import DataError
+from p2pftl.imaging import phantom
+from p2pftl.imaging.acquisition import acquire
+from p2pftl.imaging.anatomy import render
+from p2pftl.imaging.archive import Archive, Arrivals
 from p2pftl.imaging.cohort import Shard
 from p2pftl.imaging.dicom import Dicom
 from p2pftl.imaging.phantom import CLASSES, Phantom
@@ -145,6 +152,63 @@ def test_the_general_dicom_source_reads_the_phantom_too(source, shards):
     same = next(s for s in catalogue.samples if s.file == own.file)
     assert same.scanner == own.scanner
     assert np.array_equal(general.read([same]).pixels, source.read([own]).pixels)
+
+
+def test_the_anatomy_is_what_the_files_show_without_noise_and_calibration_error(source, shards):
+    samples = shards["ct-01"].train
+    true = source.anatomy(samples, SCANNERS["ct-01"].slice_mm)
+    seen = source.read(samples)
+    assert (true.hu.dtype, true.hu.shape) == (np.float32, (2, 128, 128))
+    assert true.pixel_mm == pytest.approx(seen.pixel_mm, rel=1e-6)
+    order, pixel_mm = phantom._order(Path(samples[0].file).parent)
+    drawn = render.drawn(order)
+    assert np.abs(true.hu - drawn.hu).max() <= 0.5 / phantom.PER_HU + 1e-3
+    assert pixel_mm == drawn.pixel_mm
+    again = acquire(drawn.hu.astype(np.float64), SCANNERS["ct-01"], pixel_mm, draw(order.seed, "acquisition"))
+    assert np.array_equal(again.hu.numpy(), seen.pixels)  # so the anatomy beside them is theirs
+    assert np.array_equal(source.anatomy(samples[1:], 1).hu, true.hu[1:])
+
+
+def test_another_slice_thickness_is_drawn_again_once_and_averages_more(source, shards):
+    samples = shards["ct-01"].validation
+    thin, thick = (source.anatomy(samples, mm).hu for mm in (1, 5))
+    again = source.anatomy(samples, 5).hu
+    assert np.array_equal(thick, again)
+    assert phantom._drawn_again.cache_info().hits >= 1
+    assert np.abs(np.diff(thick[:, 40:90, 30:100])).mean() < 0.98 * np.abs(np.diff(thin[:, 40:90, 30:100])).mean()
+
+
+def test_the_anatomy_reaches_up_to_bone(source, shards):
+    true = source.anatomy(shards["ct-02"].train, 3)
+    assert true.hu.min() == -1000
+    assert 200 < true.hu.max() < 3000
+    assert np.unique(true.hu % 1).tolist() == [k / 8 for k in range(8)]
+
+
+def test_a_scanner_with_another_kernel_or_dose_shows_the_same_patient_otherwise(source, shards):
+    shard, usual = shards["ct-02"], SCANNERS["ct-02"]
+    cohorts = {"train": source.read(shard.train), "validation": source.read(())}
+    archive = Archive("ct-02", 7, shard, source, cohorts, usual, Arrivals(1, 1.0))
+    true = source.anatomy(shard.train, usual.slice_mm).hu
+
+    def noise(scanner):
+        archive.take(scanner)
+        return float((archive.stock().cohorts["train"].pixels - true)[:, 20:100, 20:100].std())
+
+    plain, bone, faint = (noise(scanner) for scanner in (usual, replace(usual, kernel="bone"), replace(usual, dose=0.1)))
+    stored = float((cohorts["train"].pixels - true)[:, 20:100, 20:100].std())
+    assert plain == pytest.approx(stored, rel=0.03)
+    assert bone > 1.1 * plain
+    assert faint > 1.3 * plain
+
+
+@pytest.mark.parametrize(("file", "code"), [("order.json", "E301"), ("anatomy.i2", "E315")])
+def test_a_cache_without_its_anatomy_says_so(tmp_path, source, shards, file, code):
+    sample = shards["ct-02"].train[0]
+    folder = shutil.copytree(Path(sample.file).parent, tmp_path / "series")
+    (folder / file).write_bytes(b"[]")
+    with pytest.raises(DataError, match=code):
+        source.anatomy([replace(sample, file=str(folder / "0001.dcm"))], 3)
 
 
 def test_environment_and_home_name_the_cache(monkeypatch, tmp_path):

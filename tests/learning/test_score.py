@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.models import Model, ModelSpec, prepare_torch
 from p2pftl.learning.score import measure, score
 from tests.learning.blobs import blobs
@@ -102,13 +101,3 @@ def test_a_cohort_scores_the_same_in_batches_of_any_size_and_the_model_is_not_ch
     assert np.array_equal(model.take(), vector)
     assert parts.pop("confusion") == whole.pop("confusion")
     assert parts == pytest.approx(whole, rel=1e-5)
-
-
-def test_an_offset_of_the_scanner_is_seen_by_the_model() -> None:
-    model = Model(ModelSpec(), 2, 3)
-    pixels = np.random.default_rng(0).integers(-900, 0, (6, 32, 32)).astype(np.int16)
-    cohort = Cohort(pixels, np.arange(6) % 2, "HU")
-    shifted = Cohort(pixels + np.int16(40), cohort.labels, "HU")
-    vector = model.take() + np.float32(0.01)
-    assert score(model, vector, cohort, 2, hu_offset=40) == score(model, vector, shifted, 2)
-    assert score(model, vector, cohort, 2) != score(model, vector, shifted, 2)

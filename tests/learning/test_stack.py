@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.classification import Classification
 from p2pftl.learning.features import Features
 from p2pftl.learning.models import PLAIN, Model, ModelSpec, prepare_torch
@@ -26,16 +25,16 @@ def model() -> Model:
 
 def crew(model: Model, recipe: Recipe, transfer: Transfer, twins: int = LEAST, images: tuple[int, ...] = (18, 20)) -> list[Classification]:
     """Twins with 18 or 20 images, so with last batches of unequal size."""
-    features, start, scanner = Features(model, FeatureCache()), model.take(), Scanner()
+    features, start = Features(model, FeatureCache()), model.take()
     cohorts = [blobs(images[twin % len(images)], seed=twin) for twin in range(twins)]
     return [
-        Classification(f"ct-{twin:02d}", model, start, {"train": own}, scanner, recipe, transfer, 7, 2, features)
-        for twin, own in enumerate(cohorts)
+        Classification(f"ct-{twin:02d}", model, start, {"train": own}, recipe, transfer, 7, 2, features) for twin, own in enumerate(cohorts)
     ]
 
 
 def coming(tasks: list[Classification], vectors: list[Vector], round: int = 0) -> list[Coming]:
-    scenes = [Scene(hu_offset=float(twin % 3)) for twin in range(len(tasks))]
+    """Every third twin has acquired other studies since."""
+    scenes = [Scene(1, {"train": blobs(tasks[twin].samples, seed=99 + twin)}) if twin % 3 else Scene() for twin in range(len(tasks))]
     return [Coming(task, vector, round, scene) for task, vector, scene in zip(tasks, vectors, scenes, strict=True)]
 
 
@@ -76,6 +75,15 @@ def test_a_fit_that_is_not_the_one_foreseen_is_computed_as_ever(model: Model) ->
     expected = asked(others)
     tasks[0].fit_together(fits)
     assert [one.vector.tobytes() for one in asked(others)] == [one.vector.tobytes() for one in expected]
+
+
+def test_studies_that_came_since_a_fit_was_foreseen_are_learnt_from(model: Model) -> None:
+    tasks = crew(model, Recipe(batch=8), Head())
+    fits = coming(tasks, [task.initial() for task in tasks])
+    later = [replace(one, scene=Scene(2, {"train": blobs(20, seed=7)})) for one in fits]
+    expected = asked(later)
+    assert tasks[0].fit_together(fits) == {task.name for task in tasks}
+    assert [one.vector.tobytes() for one in asked(later)] == [one.vector.tobytes() for one in expected]
 
 
 def test_who_diverges_is_told_so_and_does_no_harm_to_the_others(model: Model) -> None:
