@@ -63,8 +63,8 @@ class Toy:
     def initial(self) -> Vector:
         return draw(1, "start", self.name).standard_normal(self.layout.size).astype(np.float32)
 
-    def work(self, round: int) -> Work:
-        return Work(self.layout.names, self.samples)
+    def work(self, round: int, scene: Scene) -> Work:
+        return Work(self.layout.names, self.samples, self.samples)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
         return Learnt(vector * np.float32(0.99), 0.5, self.samples, 1, 1.0)

@@ -149,6 +149,61 @@ class CloudMissed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceLogged(Event):
+    """What the log of a twin's device gained: n, t, kind, source, data, previous, hash of each entry. A revived twin repeats some."""
+
+    entries: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChanged(Event):
+    """How a device is, at the start and whenever lifecycle, quality or QA status changed.
+
+    quality: as peers are told it; status: pass, warn, fail or stale; health: 0 to 1 by what it is of, None while unknown.
+    """
+
+    lifecycle: str
+    quality: float
+    status: str
+    reason: str
+    health: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudiesArrived(Event):
+    """A twin acquired new studies of so many images. held: images in its training set now."""
+
+    images: int
+    held: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudiesWithdrawn(Event):
+    """A quarantine window opened (until is None) and so many images newly left the twin's studies; or it closed. Virtual seconds."""
+
+    images: int
+    since: float
+    until: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateWithheld(Event):
+    """A twin kept its update of this round to itself, and merged nothing."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapting(Event):
+    """A twin trains only normalisation and head this round, because its device changed and passes QA."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class IncidentBegan(Event):
     """Something scripted happened to the world. `text` is one plain sentence for the ticker."""
 
@@ -205,7 +260,8 @@ KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Merged, Scored, RoundDone,
-        CloudMerged, CloudMissed, IncidentBegan, IncidentEnded, Crashed, Revived, TwinLost, TwinDone, RunFinished,
+        CloudMerged, CloudMissed, DeviceLogged, DeviceChanged, StudiesArrived, StudiesWithdrawn, UpdateWithheld, Adapting,
+        IncidentBegan, IncidentEnded, Crashed, Revived, TwinLost, TwinDone, RunFinished,
     )
 }  # fmt: skip
 

@@ -15,7 +15,9 @@ from p2pftl.errors import FrameRefused
 from p2pftl.events import FrameHeard, FrameSent
 from p2pftl.events import FrameRefused as Refusal
 from p2pftl.gossip.frames import Header, seal
-from p2pftl.gossip.mailbox import Mailbox, Update
+from p2pftl.gossip.mailbox import Mailbox, Update, newest
+from p2pftl.gossip.seams import Copy, Heard, Side, Signs
+from p2pftl.params import Vector
 from p2pftl.terms import Terms
 from p2pftl.world.topology import Topology
 from p2pftl.world.world import World
@@ -26,7 +28,8 @@ class Round:
     """The round a twin is in, from sending to merging.
 
     sent: whether fit and sending are behind it; expected: senders whose frame counts; reached: receiver -> arrival of our frame there;
-    closes: when gossip ends at the latest; cloud_until: when waiting for the cloud ends; upload: order of its frame.
+    closes: when gossip ends at the latest; cloud_until: when waiting for the cloud ends; upload: order of its frame;
+    held: training samples; signs: of the device, as this round's frames tell them; withheld: the update does not go.
     """
 
     number: int
@@ -40,6 +43,9 @@ class Round:
     upload: int = -1
     answer: Update | None = None
     bytes_sent: int = 0
+    held: int = 0
+    signs: Signs = field(default_factory=Signs)
+    withheld: bool = False
 
 
 def order(incarnation: int, seq: int) -> int:
@@ -103,6 +109,21 @@ def receive(
     return FrameHeard(t=t, twin=me, sender=header.sender, round=header.round, bytes=size, staleness=t - header.sent_at), update
 
 
+def in_time(update: Update, current: Round | None, terms: Terms, completed: int, *, retired: bool) -> None:
+    """Raise FrameRefused for what a twin in round `current`, of whose rounds so many are completed, cannot use (any more)."""
+    header = update.header
+    if header.kind == "answer":
+        if current is None or current.upload != header.answers or update.arrived > current.cloud_until:
+            raise FrameRefused("E409", "the cloud's answer came too late")
+        return
+    if retired or header.round >= terms.rounds:
+        raise FrameRefused("E409", "no round left to merge it in")
+    if header.kind != "update":
+        raise FrameRefused("E412", "an upload is for the cloud")
+    if terms.pace.lockstep and not terms.aggregator.whole and header.round < completed:
+        raise FrameRefused("E409", "its round is over")
+
+
 def settled(waiting: Iterable[Update], number: int) -> set[str]:
     """Peers whose frame of round `number` came, or that went past it without ours, so that it need not be waited for.
 
@@ -110,6 +131,43 @@ def settled(waiting: Iterable[Update], number: int) -> set[str]:
     """
     headers = [update.header for update in waiting]
     return {header.sender for header in headers if header.round == number or header.met < number < header.round}
+
+
+def usable(update: Update, current: Round, terms: Terms) -> bool:
+    """Whether a waiting update leaves the mailbox now: in lockstep a later round's waits, and mass does while a twin withholds its own."""
+    if terms.aggregator.whole:
+        return not current.withheld
+    return not terms.pace.lockstep or update.header.round <= current.number
+
+
+def weigh(
+    updates: list[Update], current: Round, terms: Terms, t: float, aligned: Callable[[Update], Vector]
+) -> tuple[list[Heard], set[str]]:
+    """Return what is merged at `t` with its weights, and who is not, though it was heard: it has nothing to give, or weight 0.
+
+    aligned: what an update says about the receiver's shared elements. Both ends of an edge use the signs of the round.
+    """
+    whole = terms.aggregator.whole
+    if not whole:
+        updates = newest(updates)
+        if terms.pace.lockstep:
+            updates = [update for update in updates if both_in_time(update, current)]
+    silent = {update.header.sender for update in updates if update.header.withheld or current.withheld}
+    updates = [update for update in updates if not (update.header.withheld or current.withheld)]
+    heard = []
+    for update in updates:
+        header = update.header
+        factor = 1.0 if whole else terms.pace.discount(current.number - header.round)
+        if factor == 0.0:
+            continue
+        mine, theirs = (len(updates),) * 2 if current.directed else (max(current.degree, 1), max(header.degree, 1))
+        weight = terms.mixing.weight(Side(mine, current.signs), Side(theirs, header.signs))
+        if weight == 0.0 and not whole:
+            silent.add(header.sender)
+            continue
+        copy = Copy(aligned(update), header.age, header.mass)
+        heard.append(Heard(header.sender, header.round, copy, factor * weight, header.samples, t - header.sent_at))
+    return heard, silent
 
 
 def both_in_time(update: Update, current: Round) -> bool:

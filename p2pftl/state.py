@@ -18,7 +18,7 @@ from p2pftl.errors import CheckpointError
 from p2pftl.learning.task import Memory
 from p2pftl.params import Layout, Ranges, Vector, covers, gather, scatter, union
 
-MAGIC, SCHEMA = b"P2TS", 2
+MAGIC, SCHEMA = b"P2TS", 3
 PREFIX = struct.Struct(">4sIBI")
 STRETCH = 65_536
 EMPTY: Vector = np.empty(0, np.float32)
@@ -66,7 +66,7 @@ def origin(start: Vector, layout: Layout) -> str:
 class TwinState:
     """completed: rounds done; origin, size: of the start (see `origin`); ranges, part: what may differ from it; shared: ranges that
     travel; age, mass, extra: see gossip.seams.Copy, whose vector is the shared part of the model; told: see gossip.seams.Codec;
-    incarnations: of its peers."""
+    incarnations: of its peers; mirror: see mirror.Mirror.memory, None without a device and arrivals."""
 
     incarnation: int
     completed: int
@@ -81,6 +81,7 @@ class TwinState:
     memory: Memory | None
     told: Vector | None
     incarnations: Mapping[str, int]
+    mirror: Mapping[str, Any] | None = None
 
     @property
     def vector(self) -> Vector:
@@ -102,6 +103,7 @@ class TwinState:
                 "memory": _plain(self.memory, arrays),
                 "told": _plain(self.told, arrays),
                 "incarnations": self.incarnations,
+                "mirror": self.mirror,
             }
         )
         crc = _checksum(PREFIX.pack(MAGIC, 0, SCHEMA, len(head)), head, *arrays)
@@ -131,6 +133,7 @@ class TwinState:
             memory=_revived(found["memory"], arrays),
             told=_revived(found["told"], arrays),
             incarnations=found["incarnations"],
+            mirror=found["mirror"],
         )
 
 

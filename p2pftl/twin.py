@@ -13,18 +13,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from p2pftl import events as facts
 from p2pftl.agenda import Agenda, Kind, Parcel, Step
-from p2pftl.errors import CheckpointError, FrameRefused
-from p2pftl.exchange import Round, both_in_time, dispatch, order, partners, receive, settled
+from p2pftl.errors import CheckpointError
+from p2pftl.exchange import Round, dispatch, in_time, order, partners, receive, settled, usable, weigh
 from p2pftl.gossip.frames import Header, digest
-from p2pftl.gossip.mailbox import Mailbox, Update, newest
-from p2pftl.gossip.seams import Copy, Heard
+from p2pftl.gossip.mailbox import Mailbox, Update
+from p2pftl.gossip.seams import Copy
 from p2pftl.learning.task import Coming, FitDiverged, Learnt, Memory, Scene, Task
 from p2pftl.params import Ranges, Vector, gather, scatter
 from p2pftl.state import EMPTY, Departure, TwinState, origin
@@ -32,18 +32,25 @@ from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
 
+if TYPE_CHECKING:
+    from p2pftl.mirror import Mirror
+
+NOTHING: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
 
 class Twin:
     """Composes a task (what is learnt), terms (how gossip goes) and the world (links, outages, drift).
 
-    speed: compute speed relative to the nominal scanner; about: what TwinReady tells of the shard and scanner.
+    mirror: the device and the studies behind it, None for a set of studies that nothing befalls; speed: compute speed relative to
+    the nominal scanner; about: what TwinReady tells of the shard and scanner.
     """
 
     def __init__(
-        self, name: str, task: Task, terms: Terms, world: World, *, speed: float = 1.0, about: Mapping[str, Any] | None = None
-    ) -> None:
+        self, name: str, task: Task, terms: Terms, world: World, *,
+        mirror: Mirror | None = None, speed: float = 1.0, about: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
-        self.task = task
+        self.task, self.mirror = task, mirror
         self.terms, self.world, self.speed = terms, world, speed
         self.about = dict(about or {})
         self.agenda = Agenda()
@@ -58,7 +65,8 @@ class Twin:
         self.learnt: Learnt | FitDiverged | None = None
         self.retired = False
         self.mailbox = Mailbox(terms.expectation(name, task.layout))
-        self.least_fit = self._seconds(task.work(0).samples)
+        self.least_fit = self._seconds(task.work(0, self._scene()).samples)
+        self._foreseen: list[facts.Event] = []  # of the mirror, to be told when the twin wakes
         self._events: list[facts.Event] = []
         self._parcels: list[Parcel] = []
 
@@ -107,7 +115,11 @@ class Twin:
         if t >= until or kind is not Kind.WAKE or self.retired or self.world.back(self.name, t) is not None:
             return None
         number = self._next_round()
-        return Coming(self.task, self.vector, number, self._scene(t)) if number < self.terms.rounds else None
+        if number >= self.terms.rounds:
+            return None
+        self._foreseen += self._live(t, number)
+        scene = self._scene()
+        return Coming(self.task, self.vector, number, scene) if self.task.work(number, scene).held else None
 
     def snapshot(self) -> memoryview:
         """Everything a later incarnation needs: parameters, optimiser state, round, what it knew of its peers."""
@@ -115,7 +127,7 @@ class Twin:
         return TwinState(
             incarnation=self.incarnation, completed=self.completed, origin=self._origin, size=len(model.start),
             ranges=model.ranges, part=model.part, shared=self.shared, age=own.age, mass=own.mass, extra=own.state, memory=self.memory,
-            told=self.told, incarnations=self.mailbox.incarnations,
+            told=self.told, incarnations=self.mailbox.incarnations, mirror=self.mirror.memory() if self.mirror else None,
         ).packed()  # fmt: skip
 
     def restore(self, saved: bytes | memoryview, incarnation: int) -> None:
@@ -127,6 +139,8 @@ class Twin:
         self.model, self.shared = Departure(self.model.start, state.ranges, state.part), state.shared
         self.own = Copy(gather(self.vector, self.shared), state.age, state.mass, state.extra)
         self.mailbox.incarnations.update(state.incarnations)
+        if self.mirror and state.mirror:
+            self.mirror.resume(state.mirror)
 
     # ------------------------------------------------------------------ a round
 
@@ -135,27 +149,34 @@ class Twin:
         if number >= self.terms.rounds:
             self._retire(t)
             return
-        work = self.task.work(number)
+        self._events += [*self._foreseen, *self._live(t, number)]
+        self._foreseen = []
+        scene = self._scene()
+        work = self.task.work(number, scene)
         until = t + max(self.least_fit, self._seconds(work.samples) * self.world.slowdown(self.name, t))
-        self._align(self.task.layout.ranges(work.shared))
-        self.current = Round(number, 0, False)
+        if not scene.adapt:
+            self._align(self.task.layout.ranges(work.shared))
+        self.current = Round(number, 0, False, held=work.held)
+        self.agenda.add(until, Kind.FITTED)
+        if work.held == 0:
+            return
         self._note(facts.FitStarted(t=t, twin=self.name, round=number, until=until))
         try:
-            self.learnt = self.task.fit(self.vector, number, self._scene(t), self.memory)
+            self.learnt = self.task.fit(self.vector, number, scene, self.memory)
         except FitDiverged as error:
             self.learnt = error
-        self.agenda.add(until, Kind.FITTED)
 
     def _send(self, t: float) -> None:
         current = self._round()
         self._learn(t)
+        self._reflect(t)
         receivers, senders, current.directed = partners(self.world.topology, self.terms, self.name, current.number)
         current.degree = len(receivers)
         current.closes = self.terms.pace.closes(t, all_came=not (receivers or senders))
         if receivers:
             current.reached = self._gossip(t, receivers)
         current.expected = frozenset(sender for sender in senders if current.directed or sender in current.reached)
-        if self.terms.cloud and (current.number + 1) % self.terms.cloud.every == 0:
+        if self.terms.cloud and (current.number + 1) % self.terms.cloud.every == 0 and not current.withheld:
             self._upload(t)
         current.sent = True
         for deadline in (current.closes, current.cloud_until):
@@ -168,7 +189,8 @@ class Twin:
         if isinstance(learnt, FitDiverged):
             self._note(facts.FitRejected(t=t, twin=self.name, round=number, reason=learnt.problem))
             return
-        assert learnt is not None
+        if learnt is None:  # there was nothing to learn from
+            return
         self.model, self.memory = self.model.moved(learnt.vector, self.task.layout), learnt.memory
         self.own = replace(self.own, vector=gather(learnt.vector, self.shared), age=self.own.age + learnt.steps)
         fitted = facts.Fitted(
@@ -176,19 +198,37 @@ class Twin:
         )  # fmt: skip
         self._note(fitted)
 
+    def _reflect(self, t: float) -> None:
+        """What this round tells of the device, and whether its update goes."""
+        current = self._round()
+        if self.mirror is None:
+            return
+        self._events += self._live(t, current.number)
+        current.signs, reason = self.mirror.signs, self.mirror.withheld
+        if reason:
+            current.withheld, current.signs = True, replace(current.signs, quality=0.0)
+            self._note(facts.UpdateWithheld(t=t, twin=self.name, round=current.number, reason=reason))
+
     def _gossip(self, t: float, receivers: tuple[str, ...]) -> dict[str, float]:
-        """Send own copy to `receivers`; return receiver -> arrival of the frames that are not lost."""
+        """Send own copy to `receivers`, or word that there is none; return receiver -> arrival of the frames that are not lost."""
+        if self._round().withheld:
+            header = replace(self._header("update", t, payload=digest(NOTHING), age=0.0, mass=0.0), ranges=())
+            return self._spread(header, NOTHING, receivers)
         sent, _ = self.terms.aggregator.share(self.own, len(receivers), 0)
         payload = self.terms.codec.encode(sent.vector, self.told)
         header = self._header("update", t, payload=digest(payload), age=sent.age, mass=sent.mass)
+        reached = self._spread(header, payload, receivers)
+        if self.told is not None and reached:
+            self.told = self.terms.codec.decode(payload.data, len(self.told)).onto(self.told)
+        _, self.own = self.terms.aggregator.share(self.own, len(receivers), len(receivers) - len(reached))
+        return reached
+
+    def _spread(self, header: Header, payload: npt.NDArray[np.uint8], receivers: tuple[str, ...]) -> dict[str, float]:
         reached: dict[str, float] = {}
         for receiver in receivers:
             arrives = self._dispatch(replace(header, receiver=receiver, met=self.met.get(receiver, -1), seq=self._number()), payload)
             if arrives is not None:
                 reached[receiver] = arrives
-        if self.told is not None and reached:
-            self.told = self.terms.codec.decode(payload.data, len(self.told)).onto(self.told)
-        _, self.own = self.terms.aggregator.share(self.own, len(receivers), len(receivers) - len(reached))
         return reached
 
     def _upload(self, t: float) -> None:
@@ -215,17 +255,7 @@ class Twin:
         self._close_if_ready(t, heard=True)
 
     def _in_time(self, update: Update) -> None:
-        header, current = update.header, self.current
-        if header.kind == "answer":
-            if current is None or current.upload != header.answers or update.arrived > current.cloud_until:
-                raise FrameRefused("E409", "the cloud's answer came too late")
-            return
-        if self.retired or header.round >= self.terms.rounds:
-            raise FrameRefused("E409", "no round left to merge it in")
-        if header.kind != "update":
-            raise FrameRefused("E412", "an upload is for the cloud")
-        if self.terms.pace.lockstep and not self.terms.aggregator.whole and header.round < self.completed:
-            raise FrameRefused("E409", "its round is over")
+        in_time(update, self.current, self.terms, self.completed, retired=self.retired)
 
     def _close_if_ready(self, t: float, *, heard: bool = False) -> None:
         """Merge once gossip and the cloud are both in, or both overdue. Having `heard` at a deadline is not past it: more may come."""
@@ -240,8 +270,8 @@ class Twin:
 
     def _merge(self, t: float) -> None:
         current = self._round()
-        updates = self.mailbox.take(self._usable)
-        heard = self._weighed(updates, t)
+        updates = self.mailbox.take(lambda update: usable(update, current, self.terms))
+        heard, silent = weigh(updates, current, self.terms, t, self._aligned)
         weights: dict[str, float] = {}
         if heard:
             self.own, weights = self.terms.aggregator.merge(self.own, heard)
@@ -254,7 +284,7 @@ class Twin:
         self.model = self.model.put(self.shared, self.own.vector)
         ages = [t - current.answer.header.sent_at] if current.answer else [update.staleness for update in heard]
         stale = sum(ages) / len(ages) if ages else 0.0
-        missing = tuple(sorted(current.expected - weights.keys())) if current.answer is None else ()
+        missing = tuple(sorted(current.expected - weights.keys() - silent)) if current.answer is None else ()
         self._note(facts.Merged(t=t, twin=self.name, round=current.number, weights=weights, staleness=stale, missing=missing))
         self._finish_round(t, len(heard))
 
@@ -264,7 +294,9 @@ class Twin:
         if last or (current.number + 1) % self.terms.evaluate == 0:
             vector = self.vector
             for split in ("validation", "test"):
-                metrics = self.task.score(vector, split, self._scene(t) if split == "validation" else Scene(), current.number)
+                metrics = self.task.score(vector, split, self._scene() if split == "validation" else Scene(), current.number)
+                if metrics and split == "validation" and self.mirror:
+                    self.mirror.scored(metrics["accuracy"])
                 if metrics:
                     self._note(facts.Scored(t=t, twin=self.name, round=current.number, split=split, metrics=metrics))
         self._note(facts.RoundDone(t=t, twin=self.name, round=current.number, bytes_sent=current.bytes_sent, heard=heard))
@@ -273,28 +305,6 @@ class Twin:
         self.agenda.add(t, Kind.WAKE)
 
     # ------------------------------------------------------------------ merging, in detail
-
-    def _usable(self, update: Update) -> bool:
-        """Which waiting updates leave the mailbox now: in lockstep a later round's wait for their round."""
-        return self.terms.aggregator.whole or not self.terms.pace.lockstep or update.header.round <= self._round().number
-
-    def _weighed(self, updates: list[Update], t: float) -> list[Heard]:
-        current, terms = self._round(), self.terms
-        if not terms.aggregator.whole:
-            updates = newest(updates)
-            if terms.pace.lockstep:
-                updates = [update for update in updates if both_in_time(update, current)]
-        heard = []
-        for update in updates:
-            header = update.header
-            factor = 1.0 if terms.aggregator.whole else terms.pace.discount(current.number - header.round)
-            if factor == 0.0:
-                continue
-            symmetric = terms.mixing.weight(max(current.degree, 1), max(header.degree, 1))
-            weight = 1.0 / (1 + len(updates)) if current.directed else symmetric
-            copy = Copy(self._aligned(update), header.age, header.mass)
-            heard.append(Heard(header.sender, header.round, copy, factor * weight, header.samples, t - header.sent_at))
-        return heard
 
     def _aligned(self, update: Update) -> Vector:
         """What an update says about our shared elements; elements it does not carry fall back to our own."""
@@ -330,8 +340,8 @@ class Twin:
         return Header(
             run=self.terms.run, kind=kind, sender=self.name, incarnation=self.incarnation, receiver="", round=current.number,
             seq=0, codec=type(self.terms.codecs[kind]).__name__, layout=self.task.layout.digest, ranges=self.shared,
-            samples=max(1, self.task.samples), age=float(age), mass=float(mass), degree=current.degree,
-            closes=float(current.closes), met=-1, sent_at=float(t), answers=-1, sha256=payload,
+            samples=max(1, current.held), age=float(age), mass=float(mass), degree=current.degree,
+            closes=float(current.closes), met=-1, sent_at=float(t), answers=-1, signs=current.signs, sha256=payload,
         )  # fmt: skip
 
     def _next_round(self) -> int:
@@ -358,15 +368,10 @@ class Twin:
         hearing_hastens = self.terms.pace.lockstep or self.terms.cloud is not None
         upcoming = self.agenda.next()
         step = Step(
-            name=self.name,
-            events=tuple(self._events),
-            parcels=tuple(self._parcels),
-            next=upcoming,
+            name=self.name, events=tuple(self._events), parcels=tuple(self._parcels), next=upcoming,
             sends=math.inf if quiet else min(self.agenda.first(Kind.FITTED), upcoming + self.least_fit),
-            reacts=math.inf if quiet or not hearing_hastens else self.least_fit,
-            round_done=round_done,
-            done=self.retired,
-        )
+            reacts=math.inf if quiet or not hearing_hastens else self.least_fit, round_done=round_done, done=self.retired,
+        )  # fmt: skip
         self._events, self._parcels = [], []
         return step
 
@@ -382,8 +387,11 @@ class Twin:
         self.seq += 1
         return self.seq
 
-    def _scene(self, t: float) -> Scene:
-        return Scene(self.world.hu_offset(self.name, t), self.world.dose(self.name, t))
+    def _scene(self) -> Scene:
+        return self.mirror.scene() if self.mirror else Scene()
+
+    def _live(self, t: float, number: int) -> list[facts.Event]:
+        return self.mirror.advance(t, number) if self.mirror else []
 
     def _seconds(self, samples: int) -> float:
         return max(samples * self.terms.seconds_per_sample / self.speed, 1e-6)

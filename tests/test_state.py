@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pftl.params import Layout, gather, length, scatter
-from p2pftl.state import Departure, origin
+from p2pftl.state import EMPTY, Departure, TwinState, origin
 
 LAYOUT = Layout(("a", "b", "none", "c"), ((2, 2), (3,), (0,), (5,)), ("weight",) * 4, (0, 0, 1, 1))
 START = np.arange(LAYOUT.size, dtype=np.float32)
@@ -47,3 +49,10 @@ def test_a_sign_of_zero_is_a_difference() -> None:
 @pytest.mark.parametrize("other", [(START + 1, LAYOUT), (START, Layout(("x",), ((12,),), ("weight",), (0,)))])
 def test_the_origin_tells_other_starts_and_other_layouts(other: tuple[np.ndarray, Layout]) -> None:
     assert origin(START, LAYOUT) == origin(START.copy(), LAYOUT) != origin(*other)
+
+
+def test_a_saved_state_keeps_the_memory_of_the_mirror_and_none_where_there_is_none() -> None:
+    kept = {"t": -math.inf, "told": ["active", 1.0, "pass"], "accuracy": None, "adapting": False, "head": "0f", "left": -1}
+    for mirror in (kept, None):
+        state = TwinState(1, 0, "o", 0, (), EMPTY, (), 0.0, 1.0, {}, None, None, {}, mirror)
+        assert TwinState.unpacked(state.packed()).mirror == (None if mirror is None else {**kept, "told": ("active", 1.0, "pass")})

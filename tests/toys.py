@@ -22,6 +22,8 @@ from p2pftl.gossip.codecs import Dense
 from p2pftl.gossip.mixing import Metropolis
 from p2pftl.gossip.pace import Synchronous
 from p2pftl.gossip.partners import All
+from p2pftl.imaging.cohort import Cohort, Sample, Shard
+from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.task import Learnt, Memory, Scene, Work
 from p2pftl.observe.record import Digest
 from p2pftl.params import Layout, Vector
@@ -54,8 +56,9 @@ class Pull:
     def initial(self) -> Vector:
         return draw(self.seed, "start", self.name).standard_normal(self.layout.size).astype(np.float32)
 
-    def work(self, round: int) -> Work:
-        return Work(self.layout.names, self.samples)
+    def work(self, round: int, scene: Scene) -> Work:
+        held = len(scene.cohorts.get("train", range(self.samples)))
+        return Work(() if scene.adapt else self.layout.names, held, held)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
         goal = draw(self.seed, "goal", self.name).standard_normal(self.layout.size).astype(np.float32)
@@ -113,13 +116,21 @@ class Together(Pull):
 class Frozen(Together):
     """Only the head is trained and shared."""
 
-    def work(self, round: int) -> Work:
-        return Work(self.layout.names[1:], self.samples)
+    def work(self, round: int, scene: Scene) -> Work:
+        return Work(self.layout.names[1:], self.samples, self.samples)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
         learnt, (start, _) = Pull.fit(self, vector, round, scene, memory), self.layout.spans[1]
         moved = np.concatenate([vector[:start], learnt.vector[start:]])
         return Learnt(moved, learnt.loss, self.samples, 1, 0.2)
+
+
+@dataclass(frozen=True)
+class Judged(Pull):
+    """Says how it does on the validation studies, too."""
+
+    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
+        return {"accuracy": 0.9}
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,46 @@ class Leaky(Pull):
 
 
 @dataclass(frozen=True)
+class Grey:
+    """A data source of grey 2 x 2 images that hold their sample's number."""
+
+    def read(self, samples: Sequence[Sample]) -> Cohort:
+        pixels = np.array([sample.index for sample in samples], np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)
+        return Cohort(pixels, np.array([sample.label for sample in samples], np.int64), "grey")
+
+    def anatomy(self, samples: Sequence[Sample], slice_mm: float) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Ward:
+    """Makes a twin's mirror: a device that knew 25 days before the run, one day per virtual `day_s`, and ten patients' studies.
+
+    troubles: by twin, days as the device counts them; scanners: by twin; arrivals: None for no archive.
+    """
+
+    troubles: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    scanners: Mapping[str, Any] = field(default_factory=dict)
+    coupling: Any = None
+    arrivals: Any = None
+    day_s: float = 1.0
+    seed: int = 1
+
+    def __call__(self, name: str) -> Any:
+        from p2pftl.device.life import Device
+        from p2pftl.device.rules import Ageing, Rules
+        from p2pftl.imaging.archive import Archive
+        from p2pftl.mirror import Mirror
+
+        rules, scanner = Rules(day_s=self.day_s, history=25, ageing=Ageing(day_hu=0.2)), self.scanners.get(name, Scanner())
+        device = Device.new(name, seed=self.seed, scanner=scanner, rules=rules, troubles=self.troubles.get(name, ()))
+        shard = Shard(*(tuple(Sample("", row, row % 2, f"p{row}") for row in rows) for rows in (range(8), range(8, 10), ())))
+        cohorts = {"train": Grey().read(shard.train), "validation": Grey().read(shard.validation)}
+        archive = Archive(name, self.seed, shard, Grey(), cohorts, scanner, self.arrivals) if self.arrivals else None
+        return Mirror(name, device, archive, self.coupling)
+
+
+@dataclass(frozen=True)
 class Toy:
     """A recruit for swarms: builds twins (and a cloud) over the toy task; picklable."""
 
@@ -149,6 +200,7 @@ class Toy:
     rate: float = 0.0
     speeds: Mapping[str, float] = field(default_factory=dict)
     task: Callable[..., Any] = Pull
+    mirror: Callable[[str], Any] | None = None
 
     def __call__(self, name: str) -> Participant:
         from p2pftl.twin import Twin
@@ -157,7 +209,8 @@ class Toy:
             return Cloud(FedAvg(), self.terms, self.world, self.task(self.terms.everyone[0], self.terms.seed, self.rate).layout)
         about = {"train": 10, "validation": 0, "test": 0, "patients": 10, "labels": (), "scanner": {}}
         task = self.task(name, self.terms.seed, self.rate)
-        return Twin(name, task, self.terms, self.world, speed=self.speeds.get(name, 1.0), about=about)
+        mirror = self.mirror(name) if self.mirror else None
+        return Twin(name, task, self.terms, self.world, mirror=mirror, speed=self.speeds.get(name, 1.0), about=about)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,6 +228,7 @@ def toy(
     speeds: Mapping[str, float] | None = None,
     seed: int = 1,
     task: Callable[..., Any] = Pull,
+    mirror: Callable[[str], Any] | None = None,
     **policies: Any,
 ) -> Toy:
     """A toy run: ring of eight, synchronous plain averaging unless told otherwise."""
@@ -188,7 +242,7 @@ def toy(
     }
     terms = Terms(run="toy", seed=seed, rounds=rounds, everyone=topology.names, cloud=cloud, **(chosen | policies))
     world = World(topology, link or Link(), tuple(incidents), seed=seed)
-    return Toy(terms, world, rate, dict(speeds or {}), task)
+    return Toy(terms, world, rate, dict(speeds or {}), task, mirror)
 
 
 def storm(**policies: Any) -> Toy:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
-import msgpack
 import numpy as np
 import numpy.typing as npt
 
 from p2pftl import events as facts
 from p2pftl.agenda import Agenda, Kind, Parcel, Step
-from p2pftl.cloud.seams import Coordinator, Upload
-from p2pftl.errors import CheckpointError, FrameRefused
+from p2pftl.cloud.memory import CloudState
+from p2pftl.cloud.seams import Coordinator, Memory, Upload
+from p2pftl.errors import FrameRefused
 from p2pftl.exchange import dispatch, order, receive
 from p2pftl.gossip.frames import Header, digest
 from p2pftl.gossip.mailbox import Mailbox, Update
+from p2pftl.gossip.seams import Signs
 from p2pftl.params import Layout
 from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
@@ -36,6 +36,7 @@ class Cloud:
         self.agenda = Agenda()
         self.mailbox = Mailbox(terms.expectation(CLOUD, layout))
         self.uploads: dict[str, Update] = {}
+        self.memory: Memory = {}
         self.incarnation = 1
         self.completed = 0
         self.seq = 0
@@ -65,15 +66,13 @@ class Cloud:
         return self._step(round_done=self.completed > completed)
 
     def snapshot(self) -> bytes:
-        """The cloud keeps no model between rounds: its round number and what it knows of the twins' incarnations."""
-        body: bytes = msgpack.packb([self.completed, self.mailbox.incarnations])
-        return hashlib.sha256(body).digest() + body
+        """Its round number, what it knows of the twins' incarnations, and what its policy remembers."""
+        return CloudState(self.completed, self.mailbox.incarnations, self.memory).packed()
 
     def restore(self, saved: bytes, incarnation: int) -> None:
-        """Take over a saved state. Raises CheckpointError E502 when it is damaged."""
-        if hashlib.sha256(saved[32:]).digest() != saved[:32]:
-            raise CheckpointError("E502", "the cloud's saved state is damaged", fix="run the scenario again")
-        self.completed, self.mailbox.incarnations = msgpack.unpackb(saved[32:])
+        """Take over a saved state. Raises CheckpointError E502 when it is damaged, E505 when it is of another schema."""
+        state = CloudState.unpacked(saved)
+        self.completed, self.mailbox.incarnations, self.memory = state.completed, dict(state.incarnations), state.memory
         self.incarnation = incarnation
 
     def _hear(self, t: float, parcel: Parcel) -> None:
@@ -91,11 +90,14 @@ class Cloud:
         if round != self.completed or not self.uploads:
             return
         uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples) for name, u in self.uploads.items()}
-        answers = self.coordinator.answer(uploads, self.layout.size)
-        samples = sum(upload.samples for upload in uploads.values())
-        self._events.append(facts.CloudMerged(t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=samples))
-        for name in sorted(answers):
-            self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(answers[name]))
+        reply = self.coordinator.answer(uploads, self.layout, self.memory)
+        if reply.offers:
+            samples = sum(upload.samples for upload in uploads.values())
+            self._events.append(facts.CloudMerged(t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=samples))
+        for name in sorted(reply.offers):
+            (answer,) = reply.offers[name]
+            self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(answer))
+        self.memory = reply.memory
         self.uploads = {}
         self.completed += 1
 
@@ -105,7 +107,7 @@ class Cloud:
             run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
             round=upload.header.round, seq=self.seq, codec=type(self.terms.codecs["answer"]).__name__, layout=self.layout.digest,
             ranges=upload.header.ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
-            sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), sha256=digest(payload),
+            sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), signs=Signs(), sha256=digest(payload),
         )  # fmt: skip
         fact, parcel = dispatch(self.world, header, payload)
         self._events.append(fact)

@@ -12,7 +12,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import msgpack
@@ -20,15 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from p2pftl.errors import FrameRefused
-from p2pftl.gossip.seams import Codec
+from p2pftl.gossip.seams import LIFECYCLES, MARKS, Codec, Signs
 from p2pftl.params import Layout, Ranges, length
 
 MAGIC = b"P2PF"
-VERSION = 1
+VERSION = 2
 PREFIX = struct.Struct(">4sBHQ")
 HEADER_CAP = 4096
 KINDS = ("update", "upload", "answer")
 STRETCH = 65_536
+FARTHEST = 1e6
+"""Above every number of a fingerprint; a NaN is not below it."""
 LARGEST = 1e12
 """Above every age, mass and virtual time that a run can reach, and far below where their sums overflow."""
 
@@ -42,7 +44,8 @@ class Header:
     the flat vector that travel; samples: the sender's training samples; age, mass: see gossip.seams.Copy;
     degree: the sender's partners this round; closes: virtual time until which the sender waits for this
     round; met: last round in which the sender merged what it had from the receiver, else -1; sent_at: virtual
-    seconds; answers: order of the upload an answer belongs to, else -1.
+    seconds; answers: order of the upload an answer belongs to, else -1; signs: of the sender's device, all that is told of it.
+    A sender that withholds its update sends no ranges, no payload and quality 0, so that nobody waits for it.
     """
 
     run: str
@@ -63,11 +66,18 @@ class Header:
     met: int
     sent_at: float
     answers: int
+    signs: Signs
     sha256: bytes
+
+    @property
+    def withheld(self) -> bool:
+        """Whether this frame only says that no update comes."""
+        return not self.ranges
 
 
 _TYPES: Mapping[str, type] = {
-    key.name: {"str": str, "int": int, "float": float, "bytes": bytes, "Ranges": tuple}[str(key.type)] for key in fields(Header)
+    key.name: {"str": str, "int": int, "float": float, "bytes": bytes, "Ranges": tuple, "Signs": tuple}[str(key.type)]
+    for key in fields(Header)
 }
 
 
@@ -84,10 +94,15 @@ class Expectation:
 
 def seal(header: Header, payload: npt.NDArray[np.uint8]) -> bytes:
     """Return prefix and header for `payload`. `header.sha256` must be digest(payload)."""
-    body: bytes = msgpack.packb({name: getattr(header, name) for name in _TYPES}, use_bin_type=True)
+    body: bytes = msgpack.packb(plain(header), use_bin_type=True)
     if len(body) > HEADER_CAP:
         raise FrameRefused("E404", f"header of {len(body)} bytes, at most {HEADER_CAP}")
     return PREFIX.pack(MAGIC, VERSION, len(body), payload.nbytes) + body
+
+
+def plain(header: Header) -> dict[str, Any]:
+    """Every key of `header` with what travels of it."""
+    return {name: getattr(header, name) for name in _TYPES} | {"signs": astuple(header.signs)}
 
 
 def digest(payload: npt.NDArray[np.uint8]) -> bytes:
@@ -110,7 +125,8 @@ def unseal(head: bytes, payload: memoryview, expected: Expectation, hashed: byte
         raise FrameRefused("E414", "another codec")
     if header.layout != expected.layout.digest:
         raise FrameRefused("E413", "tensors of another model")
-    _check_ranges(header.ranges, expected.layout.size)
+    if not (header.withheld and header.kind == "update" and header.signs.quality == 0 and payload.nbytes == 0):
+        _check_ranges(header.ranges, expected.layout.size)
     if (hashed or hashlib.sha256(payload).digest()) != header.sha256:
         raise FrameRefused("E406", "payload does not match its hash")
     return header
@@ -167,13 +183,26 @@ def _typed(found: Mapping[str, Any]) -> Header:
         value = found[name]
         if type(value) is not kind or (kind is float and not _plausible(name, value)):
             raise FrameRefused("E412", f"header key {name} has an impossible value")
-    header = Header(**found)
+    header = Header(**{**found, "signs": _signs(found["signs"])})
     natural = (header.round, header.seq, header.incarnation, header.degree, header.met + 1, header.answers + 1)
     if header.kind not in KINDS or min(natural) < 0:
         raise FrameRefused("E412", "impossible value in the header")
     if not 1 <= header.samples <= 10**9:
         raise FrameRefused("E417", "impossible number of samples")
     return header
+
+
+def _signs(found: tuple[Any, ...]) -> Signs:
+    """Four values, and no room for more: device serials, dates, counts or free text do not fit in."""
+    if len(found) != 4:
+        raise FrameRefused("E412", "header key signs has an impossible value")
+    marks, quality, lifecycle, kernel = found
+    known = type(marks) is tuple and len(marks) in (0, MARKS) and all(type(mark) is float and abs(mark) <= FARTHEST for mark in marks)
+    trusted = type(quality) is float and 0 <= quality <= 1
+    word = type(kernel) is str and 1 <= len(kernel) <= 16 and kernel.isascii() and kernel.isalpha() and kernel.islower()
+    if not (known and trusted and type(lifecycle) is str and lifecycle in LIFECYCLES and word):
+        raise FrameRefused("E412", "header key signs has an impossible value")
+    return Signs(marks, quality, lifecycle, kernel)
 
 
 def _plausible(name: str, value: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from p2pftl.errors import FrameRefused
 from p2pftl.gossip.frames import Expectation, Header, finite, unseal
 from p2pftl.gossip.seams import Part
@@ -12,6 +14,9 @@ from p2pftl.params import length
 
 WINDOW = 4096
 """Of each sender so many frame numbers are remembered; a frame older than all of them counts as a duplicate."""
+
+
+NOTHING = Part(np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Mailbox:
         seen = self.seen.get(header.sender, Seen()) if header.incarnation == known else Seen()
         if header.seq in seen:
             raise FrameRefused("E407", "duplicate")
-        part = self.expected.codecs[header.kind].decode(payload, length(header.ranges))
+        part = NOTHING if header.withheld else self.expected.codecs[header.kind].decode(payload, length(header.ranges))
         finite(part.values)
         seen.add(header.seq)
         self.incarnations[header.sender], self.seen[header.sender] = header.incarnation, seen

@@ -63,6 +63,36 @@ class Aggregator(Protocol):
 
 
 @dataclass(frozen=True)
+class Signs:
+    """All that peers learn of a twin's device.
+
+    fingerprint: [ln sd, nps_f, mtf50, ln slice_mm, kvp / 20, unif] of its phantom and protocol, () while unknown; quality: from 0
+    (not to be heard) to 1; lifecycle: one of LIFECYCLES; kernel_group: a word of up to 16 letters.
+    """
+
+    fingerprint: tuple[float, ...] = ()
+    quality: float = 1.0
+    lifecycle: str = "unknown"
+    kernel_group: str = "unknown"
+
+
+MARKS = 6
+"""Numbers in a fingerprint."""
+
+LIFECYCLES = (
+    "unknown", "commissioning", "baseline", "active", "warn", "quarantined", "maintenance", "verifying", "offline", "retired",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end of an edge, as it was in the round that is merged. degree: partners of that twin in the round."""
+
+    degree: int
+    signs: Signs = Signs()
+
+
+@dataclass(frozen=True)
 class Part:
     """What a payload holds. values: float32; at: their positions in the vector that was encoded, ascending, or None for all of it."""
 
@@ -114,9 +144,11 @@ class Pace(Protocol):
 
 
 class Mixing(Protocol):
-    """Gives the weight W_ij of a neighbour's update from the two degrees."""
+    """Gives the weight W_ij of a neighbour's update from what both ends of the edge know: degrees and device signs."""
 
-    def weight(self, my_degree: int, peer_degree: int) -> float: ...
+    def weight(self, mine: Side, peer: Side) -> float:
+        """Return W_ij, at least 0 and at most 1 / (1 + mine.degree); 0: it is not merged."""
+        ...
 
 
 class Partners(Protocol):

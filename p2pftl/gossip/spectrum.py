@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import networkx as nx
@@ -14,7 +14,7 @@ from scipy.sparse import csgraph
 from scipy.sparse import linalg as sla
 
 from p2pftl.errors import TopologyError
-from p2pftl.gossip.seams import Mixing
+from p2pftl.gossip.seams import Mixing, Side, Signs
 
 if TYPE_CHECKING:
     Graph: TypeAlias = nx.Graph[str]
@@ -28,12 +28,12 @@ EXACT = 2_000
 NO_GAP = 1e-9
 
 
-def matrix(graph: Graph, policy: Mixing) -> Matrix:
-    """Return W, twins in sorted order: one mixing step of all models X is W @ X.
+def matrix(graph: Graph, policy: Mixing, signs: Mapping[str, Signs] | None = None) -> Matrix:
+    """Return W, twins in sorted order: one mixing step of all models X is W @ X. signs: of their devices, where they are known.
 
     In a directed graph a twin hears its in-neighbours, and degrees are in-degrees.
     """
-    dense: Matrix = _sparse(graph, policy).toarray()
+    dense: Matrix = _sparse(graph, policy, signs).toarray()
     return dense
 
 
@@ -96,14 +96,15 @@ def facts(graphs: Sequence[Graph], policy: Mixing) -> dict[str, Any]:
     }
 
 
-def _sparse(graph: Graph, policy: Mixing) -> sp.csr_array:
+def _sparse(graph: Graph, policy: Mixing, signs: Mapping[str, Signs] | None = None) -> sp.csr_array:
+    """W of devices that show `signs`, sound and equal ones where it says nothing."""
     names = sorted(graph)
     place = {name: position for position, name in enumerate(names)}
-    degree = _degrees(graph)
+    side = {name: Side(degree, (signs or {}).get(name, Signs())) for name, degree in _degrees(graph).items()}
     heard = graph.pred if isinstance(graph, nx.DiGraph) else graph.adj
     rows, columns, values = [], [], []
     for i, name in enumerate(names):
-        given = [(place[peer], policy.weight(degree[name], degree[peer])) for peer in sorted(heard[name])]
+        given = [(place[peer], policy.weight(side[name], side[peer])) for peer in sorted(heard[name])]
         given.append((i, 1.0 - math.fsum(weight for _, weight in given)))
         rows += [i] * len(given)
         columns += [column for column, _ in given]

@@ -16,9 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pftl.agenda import Parcel
+from p2pftl.device.lifecycle import NEXT
 from p2pftl.errors import FrameRefused
 from p2pftl.events import FrameRefused as FrameRefusedFact
-from p2pftl.gossip.frames import HEADER_CAP, PREFIX, Header, digest, finite, seal, unseal
+from p2pftl.gossip.frames import HEADER_CAP, PREFIX, VERSION, Header, digest, finite, plain, seal, unseal
+from p2pftl.gossip.seams import LIFECYCLES
 from p2pftl.world.topologies import Ring
 from tests.gossip.mail import EXPECTED, PART, WHOLE, altered, frame, header, mailbox, wrapped
 from tests.toys import LAYOUT, Toy, toy
@@ -62,8 +64,8 @@ def test_anything_but_our_magic_is_e402_pickle_too() -> None:
 
 
 def test_another_version_is_e403() -> None:
-    assert code(wrapped(BODY, SIZE, version=2)) == "E403"
-    assert code(wrapped(BODY, SIZE, version=0)) == "E403"
+    assert code(wrapped(BODY, SIZE, version=VERSION + 1)) == "E403"
+    assert code(wrapped(BODY, SIZE, version=VERSION - 1)) == "E403"
 
 
 def test_what_claims_to_be_too_long_is_e404_before_it_is_read() -> None:
@@ -182,6 +184,70 @@ def test_an_impossible_number_of_samples_is_e417(samples: int) -> None:
     assert with_(samples=samples) == "E417"
 
 
+MARKS = (1.7, 0.35, 0.5, 0.4, 6.0, 0.2)
+GOOD = (MARKS, 0.5, "warn", "standard")
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        (),
+        GOOD[:3],
+        (*GOOD, "serial 4711"),
+        (MARKS[:5], *GOOD[1:]),
+        ((*MARKS, 1.0), *GOOD[1:]),
+        ((1, *MARKS[1:]), *GOOD[1:]),
+        ((math.nan, *MARKS[1:]), *GOOD[1:]),
+        ((math.inf, *MARKS[1:]), *GOOD[1:]),
+        ((1e9, *MARKS[1:]), *GOOD[1:]),
+        (((1.0,), *MARKS[1:]), *GOOD[1:]),
+        ("abcdef", *GOOD[1:]),
+        (b"abcdef", *GOOD[1:]),
+        (None, *GOOD[1:]),
+        (MARKS, 1, *GOOD[2:]),
+        (MARKS, True, *GOOD[2:]),
+        (MARKS, 1.01, *GOOD[2:]),
+        (MARKS, -0.01, *GOOD[2:]),
+        (MARKS, math.nan, *GOOD[2:]),
+        (*GOOD[:2], "broken", "standard"),
+        (*GOOD[:2], 3, "standard"),
+        (*GOOD[:2], ("warn",), "standard"),
+        (*GOOD[:3], ""),
+        (*GOOD[:3], "Jane"),
+        (*GOOD[:3], "b70f"),
+        (*GOOD[:3], "ä"),
+        (*GOOD[:3], "a" * 17),
+        (*GOOD[:3], 7),
+    ],
+)
+def test_signs_are_four_values_of_known_kinds_and_nothing_else_is_e412(signs: Any) -> None:
+    assert with_(signs=signs) == "E412"
+
+
+def test_an_unknown_fingerprint_and_all_ways_of_a_devices_life_are_good_signs() -> None:
+    assert with_(signs=GOOD) == with_(signs=((), *GOOD[1:])) == ""
+    assert all(with_(signs=(MARKS, 0.0, now, "unknown")) == "" for now in LIFECYCLES)
+    assert set(LIFECYCLES) == {"unknown", *NEXT}
+
+
+def test_a_frame_without_an_update_is_believed_with_quality_0_only() -> None:
+    nothing, silent = np.zeros(0, np.uint8), ((), 0.0, "quarantined", "soft")
+    about = {"ranges": (), "sha256": digest(nothing)}
+
+    def sent(payload: bytes, **changes: Any) -> str:
+        body = msgpack.packb(plain(header()) | about | changes)
+        return code(wrapped(body, len(payload)), payload)
+
+    assert sent(b"", signs=silent) == ""
+    assert sent(b"", signs=((), 0.5, "warn", "soft")) == "E413"
+    assert sent(b"", signs=silent, kind="upload") == sent(b"", signs=silent, kind="answer") == "E413"
+    assert sent(bytes(8), signs=silent, sha256=digest(np.zeros(8, np.uint8))) == "E413"
+    assert sent(b"", signs=silent, ranges=WHOLE) == "E414"
+    heard = mailbox().open(wrapped(msgpack.packb(plain(header()) | about | {"signs": silent}), 0), memoryview(b""), 5.0)
+    assert heard.header.withheld
+    assert len(heard.part.values) == 0
+
+
 def test_part_of_the_tensors_can_travel() -> None:
     part = PART[2:7]
     assert unseal(*frame(part, ranges=((2, 4), (6, 9))), EXPECTED).ranges == ((2, 4), (6, 9))
@@ -256,7 +322,7 @@ class Effort:
 
 def test_the_dearest_headers_cost_a_bounded_effort() -> None:
     """As long as allowed, wrong at their very end: nested, many keys, many ranges, all in descending order at last."""
-    pairs = tuple((2 * k, 2 * k + 1) for k in range(590))
+    pairs = tuple((2 * k, 2 * k + 1) for k in range(560))
     doubled = msgpack.packb(dict.fromkeys(map(str, range(31)), (0,) * 100))
     for body in (b"\x91" * (HEADER_CAP - 1) + b"\xc0", doubled, b"\x81\xa1a" * 1300 + b"\xc0", altered_body(ranges=(*pairs, (0, 1)))):
         assert len(body) <= HEADER_CAP

@@ -11,13 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pftl.errors import TopologyError
-from p2pftl.gossip.mixing import Metropolis, Uniform
+from p2pftl.gossip.mixing import Metropolis, Similarity, Uniform
+from p2pftl.gossip.seams import Side, Signs
 from p2pftl.gossip.spectrum import DENSE, check, facts, matrix, spectral_gap
 from p2pftl.policies import find, registered
 
 calm = settings(deadline=None)
 few = settings(deadline=None, max_examples=5)
 REGISTERED = [find("mixing", name)() for name in sorted(registered("mixing"))]
+
+
+QUALITIES = st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1)
+MARKS = st.tuples(*[st.floats(-20, 20)] * 6)
 
 
 @st.composite
@@ -63,6 +68,52 @@ def test_metropolis_is_symmetric_so_columns_sum_to_one_too(graph: nx.Graph) -> N
     assert (weights == weights.T).all() or np.abs(weights - weights.T).max() <= 1e-15
     assert np.abs(weights.sum(axis=0) - 1).max() <= 1e-12
     check(weights, sorted(graph), symmetric=True)
+
+
+@calm
+@given(graph=graphs(), data=st.data())
+def test_similarity_and_quality_keep_the_mixing_symmetric_doubly_stochastic_and_q_0_isolates(graph: nx.Graph, data: st.DataObject) -> None:
+    names = sorted(graph)
+    signs = {name: Signs(data.draw(MARKS | st.just(())), data.draw(QUALITIES)) for name in names}
+    tau, floor = data.draw(st.sampled_from([0.1, 1.0, 10.0])), data.draw(st.sampled_from([0.01, 0.2, 1.0]))
+    weights = matrix(graph, Similarity(tau, floor), signs)
+    off = weights - np.diag(np.diag(weights))
+    assert (off == off.T).all(), "to the bit: each end computes it for itself"
+    assert np.abs(weights.sum(axis=0) - 1).max() <= 1e-12
+    assert np.abs(weights.sum(axis=1) - 1).max() <= 1e-12
+    assert (np.diag(weights) > 0).all()
+    assert (off <= matrix(graph, Metropolis()) + 1e-15).all()
+    for i, name in enumerate(names):
+        if signs[name].quality == 0:
+            assert weights[i, i] == 1
+    check(weights, names, symmetric=True)
+    trusted = np.array([[min(signs[a].quality, signs[b].quality) * (a != b) for b in names] for a in names])
+    assert (off >= floor * trusted * matrix(graph, Metropolis()) - 1e-15).all(), "whoever is trusted stays connected"
+
+
+SOFT, STANDARD, BONE = ((math.log(5.7 * share), nps, mtf, math.log(5), 6.0, 0.2) for share, nps, mtf in (
+    (0.65, 0.28, 0.366), (1.0, 0.35, 0.507), (1.95, 0.49, 0.809)
+))  # fmt: skip
+
+
+def test_similarity_falls_with_the_distance_of_the_fingerprints_down_to_its_floor() -> None:
+    policy = Similarity()
+    alike, near, far = (policy.likeness(STANDARD, other) for other in (STANDARD, SOFT, BONE))
+    assert alike == 1 > near > far > policy.floor
+    assert policy.likeness(SOFT, BONE) < far
+    assert policy.likeness(STANDARD, (99.0,) * 6) == policy.floor
+    other_voltage = (*STANDARD[:4], STANDARD[4] + 1, STANDARD[5])
+    assert policy.likeness(STANDARD, other_voltage) == pytest.approx(0.2 + 0.8 * math.exp(-1 / 12))
+
+
+def test_what_is_not_known_of_a_scanner_takes_nothing_from_it_and_both_halves_can_be_switched_off() -> None:
+    known, unknown, doubtful = Side(2, Signs(BONE)), Side(2), Side(2, Signs(SOFT, 0.5))
+    plain = Metropolis().weight(known, unknown)
+    assert Similarity().weight(known, unknown) == Similarity().weight(unknown, unknown) == plain
+    assert Similarity(by_fingerprint=False).weight(known, doubtful) == plain / 2
+    assert Similarity(by_quality=False).weight(known, doubtful) == plain * Similarity().likeness(BONE, SOFT)
+    assert Similarity(by_fingerprint=False, by_quality=False).weight(known, doubtful) == plain
+    assert Similarity(floor=1).weight(known, doubtful) == plain / 2
 
 
 @calm

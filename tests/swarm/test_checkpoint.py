@@ -176,11 +176,11 @@ def test_one_changed_byte_or_a_cut_is_e502(at: int, flip: int, cut: int) -> None
 
 def test_a_state_of_another_schema_is_e505() -> None:
     head = msgpack.packb({"secret": 1})
-    newer = PREFIX.pack(MAGIC, 0, 3, len(head)) + head
+    newer = PREFIX.pack(MAGIC, 0, 4, len(head)) + head
     older = msgpack.packb({"schema": 1, "secret": 1})
     crc = zlib.crc32(newer)
-    for data, schema in ((PREFIX.pack(MAGIC, crc, 3, len(head)) + head, 3), (hashlib.sha256(older).digest() + older, 1)):
-        with pytest.raises(CheckpointError, match=f"E505 .* schema {schema}, this is 2"):
+    for data, schema in ((PREFIX.pack(MAGIC, crc, 4, len(head)) + head, 4), (hashlib.sha256(older).digest() + older, 1)):
+        with pytest.raises(CheckpointError, match=f"E505 .* schema {schema}, this is 3"):
             TwinState.unpacked(data)
 
 
