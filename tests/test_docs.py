@@ -24,7 +24,13 @@ from typer.testing import CliRunner
 
 from p2pftl import policies
 from p2pftl.cli import app
+from p2pftl.device.charts import ChartPolicy
+from p2pftl.device.protocol import Protocol
+from p2pftl.device.qa import Limits, QaPolicy
+from p2pftl.device.rules import Ageing, Workload
+from p2pftl.device.tube import Wear
 from p2pftl.events import KINDS, Event
+from p2pftl.imaging.archive import Arrivals
 from p2pftl.scenario.load import load
 from p2pftl.scenario.schema import (
     CloudSection,
@@ -39,6 +45,7 @@ from p2pftl.scenario.schema import (
     Scanner,
     Scenario,
 )
+from p2pftl.world.device_incidents import Moment
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
@@ -53,6 +60,8 @@ SKIPPED = {
 }
 SHORTENED = {
     "p2pftl run night-shift.yaml --out runs/first": SMALL,
+    "p2pftl compare scenarios/quickstart.yaml --bounds --seeds 1 --out runs/gap": f"{SMALL} --jobs 2",
+    "p2pftl sweep scenarios/quickstart.yaml --grid fit.lr=0.01,0.1 --seeds 1 --out runs/lr": f"{SMALL} --jobs 2",
     **{f"p2pftl run examples/{name}.yaml": "--executor local --set rounds=2 --set fit.epochs=1" for name in EXAMPLES},
 }
 BASE = "rounds: 5\nseed: 1\ntopology: {use: ring, twins: 8}\ndata: {use: phantom}\n"
@@ -250,15 +259,18 @@ def test_extending_lists_every_seam_once_with_its_protocol() -> None:
 # ---------------------------------------------------------------------- tables
 
 
+SPELT_OUT = (ModelSpec, Recipe, Compute, FeatureCache, Link, QaPolicy, Limits, ChartPolicy, Workload, Ageing, Wear)  # in their own tables
+
+
 def default_of(item: dataclasses.Field[Any]) -> object:
     """The default as YAML would say it; dataclasses.MISSING where there is none."""
     value = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-    named = policies.name_of(value) if dataclasses.is_dataclass(value) and not isinstance(value, Every | DeviceSection) else ""
+    named = policies.name_of(value) if dataclasses.is_dataclass(value) and not isinstance(value, Every) else ""
     if named and named != type(value).__qualname__:
         return named
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = dataclasses.asdict(value)
-        return {} if isinstance(value, ModelSpec | Recipe | Compute | FeatureCache | Link) else kept
+        return {} if isinstance(value, SPELT_OUT) else kept
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -275,6 +287,14 @@ SECTIONS = {
     "evaluate": (Every, set()),
     "checkpoint": (Every, set()),
     "device": (DeviceSection, set()),
+    "device.protocol": (Protocol, set()),
+    "device.qa": (QaPolicy, set()),
+    "device.qa.limits": (Limits, set()),
+    "device.qa.charts": (ChartPolicy, set()),
+    "device.workload": (Workload, set()),
+    "device.ageing": (Ageing, set()),
+    "device.wear": (Wear, set()),
+    "arrivals": (Arrivals, set()),
 }
 WORDS = {"required": dataclasses.MISSING, "chosen and printed": dataclasses.MISSING, "the file's name": dataclasses.MISSING}
 
@@ -314,10 +334,11 @@ def test_scenario_page_lists_every_policy_with_its_keys_and_defaults(title: str)
     found = {row[0].strip("`"): row[1] for row in rows(section("docs/scenario.md", title))}
     ours = {name for name, target in policies.registered(seam).items() if target.startswith("p2pftl.")}
     assert found.keys() == ours
-    common = {"twins", "names"} if seam == "topology" else set()
     for name, shown in found.items():
         keys = {key: number(default) if colon else dataclasses.MISSING for key, colon, default in re.findall(r"`(\w+)(: )?([^`]*)`", shown)}
-        fields = [item for item in dataclasses.fields(policies.find(seam, name)) if item.init and item.name not in common]
+        cls = policies.find(seam, name)
+        common = {"twins", "names"} if seam == "topology" else {"at", "day", "until", "until_day"} if issubclass(cls, Moment) else set()
+        fields = [item for item in dataclasses.fields(cls) if item.init and item.name not in common]
         assert keys == {item.name: default_of(item) for item in fields}, name
 
 

@@ -16,15 +16,21 @@ from typer.testing import CliRunner
 
 from p2pftl import events as facts
 from p2pftl.cli import app
-from p2pftl.errors import DataError
-from p2pftl.imaging.cohort import Catalogue
+from p2pftl.errors import DataError, ScenarioError
+from p2pftl.imaging.cohort import Catalogue, Source
 from p2pftl.imaging.images import Images
 from p2pftl.imaging.phantom import Phantom
 from p2pftl.imaging.scanner import Scanner
+from p2pftl.scenario.devices import troubles
 from p2pftl.scenario.load import load
 from p2pftl.scenario.networks import read_topology
+from p2pftl.scenario.packing import neighbourly, packing
 from p2pftl.scenario.plan import Plan, compile_plan
 from p2pftl.scenario.recruit import about
+from p2pftl.scenario.schema import DeviceSection, Scenario
+from p2pftl.world.device_incidents import HuDrift
+from p2pftl.world.incidents import DeviceFault
+from p2pftl.world.topologies import Complete, Ring
 from p2pftl.world.topology import CLOUD
 from tests.runs import Ran, here, written
 
@@ -139,16 +145,81 @@ class GreyPhantom(Phantom):
         return replace(super().catalogue(scanners, seed), unit="grey")
 
 
-@pytest.mark.parametrize("kind", [{"kind": "hu_drift", "rate": 1.0}, {"kind": "dose_change", "factor": 0.5}])
-def test_incidents_of_scanners_are_refused_where_there_are_no_hounsfield_units(
+@dataclass(frozen=True)
+class StoredPhantom(Phantom):
+    """A source that knows images only as they were acquired."""
+
+    anatomy = Source.anatomy  # type: ignore[assignment]
+
+
+OF_IMAGES = [{"kind": "hu_drift", "rate": 1.0}, {"kind": "dose_change", "factor": 0.5}, {"kind": "ring", "hu": 3.0}]
+ANEW = [{"kind": "dose_change", "factor": 2.0}, {"kind": "kvp_change", "kvp": 80.0}, {"kind": "software_upgrade", "kernel": "bone"}]
+
+
+def from_another(scenario: Scenario, source: type[Phantom]) -> Scenario:
+    return replace(scenario, data=replace(scenario.data, source=source()))
+
+
+@pytest.mark.parametrize("kind", OF_IMAGES, ids=lambda kind: str(kind["kind"]))
+def test_incidents_of_images_are_refused_where_there_are_no_hounsfield_units(
     kind: dict[str, Any], tmp_path: Path, base: dict[str, Any]
 ) -> None:
-    scenario = load(written(tmp_path, base, incidents=[{"twin": "ct-01", "at": 1.0, **kind}]), [])
+    scenario = load(written(tmp_path, base, device={}, incidents=[{"twin": "ct-01", "at": 1.0, **kind}]), [])
     compile_plan(scenario)
-    foreign = replace(scenario, data=replace(scenario.data, source=GreyPhantom()))
+    compile_plan(from_another(scenario, StoredPhantom))
     with pytest.raises(DataError, match=kind["kind"]) as refused:
-        compile_plan(foreign)
-    assert refused.value.code == "E336"
+        compile_plan(from_another(scenario, GreyPhantom))
+    assert (refused.value.code, refused.value.where) == ("E336", "incidents[0]")
+
+
+@pytest.mark.parametrize("kind", ANEW, ids=lambda kind: str(kind["kind"]))
+def test_images_that_are_acquired_already_cannot_be_given_what_is_not_in_them(
+    kind: dict[str, Any], tmp_path: Path, base: dict[str, Any]
+) -> None:
+    scenario = load(written(tmp_path, base, device={}, arrivals={}, incidents=[{"twin": "ct-01", "day": 1.0, **kind}]), [])
+    compile_plan(scenario)
+    compile_plan(from_another(replace(scenario, arrivals=None), StoredPhantom))
+    with pytest.raises(ScenarioError, match="E128") as refused:
+        compile_plan(from_another(scenario, StoredPhantom))
+    assert refused.value.where == "incidents[0]"
+
+
+def test_another_mix_of_cases_names_classes_that_there_are(tmp_path: Path, base: dict[str, Any]) -> None:
+    mix = {"kind": "case_mix_shift", "twin": "ct-01", "at": 1.0}
+    planned(tmp_path, base, device={}, arrivals={}, incidents=[{**mix, "labels": {"ggo": 0.5, "0": 0.5}}])
+    for wrong in ("tumour", "2"):
+        with pytest.raises(ScenarioError, match=r"E118 .*there is no class"):
+            planned(tmp_path, base, device={}, arrivals={}, incidents=[{**mix, "labels": {wrong: 0.5}}])
+
+
+def test_a_dose_that_no_scanner_has_is_refused_before_anything_runs(tmp_path: Path, base: dict[str, Any]) -> None:
+    more = [{"kind": "dose_change", "twin": "ct-01", "day": day, "factor": 10.0, "qa": True} for day in (1, 2, 3)]
+    planned(tmp_path, base, device={}, incidents=more[:2])
+    with pytest.raises(ScenarioError, match=r"E118 incidents\[2\]"):
+        planned(tmp_path, base, device={}, incidents=more)
+
+
+def test_a_plan_tells_of_the_devices_and_of_what_no_image_will_show(tmp_path: Path, base: dict[str, Any]) -> None:
+    drift = {"kind": "hu_drift", "twin": "ct-02", "day": 1}
+    plan = planned(tmp_path, base, device={"day_s": 0.2}, twins={"ct-02": {"kernel": "bone"}}, incidents=[drift])
+    told = plan.facts()
+    device = told["twins"]["ct-02"]["device"]
+    assert (device["day_s"], device["history"], device["protocol"]["kernel"], device["protocol"]["mas"]) == (0.2, 25, "bone", 100.0)
+    assert told["incidents"][0]["at"] == 0.2
+    assert [note for note in told["topology"]["notes"] if note.startswith("no image shows the hu_drift of ct-02")]
+    assert planned(tmp_path, base).facts()["twins"]["ct-02"]["device"] is None
+    plan = planned(tmp_path, base, device={"day_s": 0.2}, arrivals={}, incidents=[drift])
+    assert not [note for note in plan.facts()["topology"]["notes"] if "image" in note]
+
+
+@pytest.mark.parametrize("day_s", [0.1, 0.3, 7.7, 3600.0, 86_400.0 / 7])
+def test_a_device_day_is_the_same_day_after_it_was_seconds(day_s: float) -> None:
+    section = DeviceSection(day_s=day_s, history=25)
+    for day in (0, 1, 3, 29, 30, 365):
+        (fault,) = HuDrift("ct-01", day=day, until_day=day + 7).on(day_s).effects()
+        assert isinstance(fault, DeviceFault)
+        (trouble,) = troubles([fault], section)
+        assert (trouble.day, trouble.until) == (day + 25, day + 32)
 
 
 # ---------------------------------------------------------------------- who shares a process
@@ -160,7 +231,7 @@ def test_everybody_has_one_process_and_who_may_crash_has_it_alone(twins: int, co
     plan = object.__new__(Plan)
     values = {
         "scenario": Packed(packing),
-        "topology": Names(twins),
+        "topology": Complete(twins=twins).build(1),
         "world": Crashing(crashing),
         "terms": Cloudy(),
         "scanners": defaultdict(Scanner),
@@ -173,18 +244,28 @@ def test_everybody_has_one_process_and_who_may_crash_has_it_alone(twins: int, co
     assert packing == "auto" or max(map(len, crews)) <= packing
 
 
+@given(twins=st.integers(3, 60), actors=st.integers(1, 6))
+def test_neighbours_on_a_ring_share_a_process_as_far_as_it_goes(twins: int, actors: int) -> None:
+    topology = Ring(twins=twins).build(1)
+    crews = packing(dict.fromkeys(neighbourly(topology), 1.0), [], -(-twins // actors), 2).crews
+    for crew in crews:
+        leaving = [(name, peer) for name in crew for peer in topology.neighbours(name) if peer not in crew]
+        assert len(leaving) <= 4
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=40), st.integers(2, 5))
+def test_no_process_has_more_twins_than_another_or_all_the_fast_ones(speeds: list[float], each: int) -> None:
+    crews = packing({f"ct-{place}": speed for place, speed in enumerate(speeds)}, [], each, 2).crews
+    sizes = [len(crew) for crew in crews]
+    assert max(sizes) - min(sizes) <= 1
+    fastest = sorted(range(len(speeds)), key=lambda place: -speeds[place])[: len(crews)]
+    homes = [next(at for at, crew in enumerate(crews) if f"ct-{place}" in crew) for place in fastest]
+    assert len(set(speeds)) < len(speeds) or len(set(homes)) == len(homes)
+
+
 @dataclass(frozen=True)
 class Packed:
     twins_per_actor: Any
-
-
-@dataclass(frozen=True)
-class Names:
-    count: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"ct-{number:02d}" for number in range(1, self.count + 1))
 
 
 @dataclass(frozen=True)
@@ -212,6 +293,20 @@ def test_a_recruiter_travels_without_what_belongs_to_a_process(tmp_path: Path, b
     assert (travelled.shards, travelled.terms, travelled.layout) == (recruiter.shards, recruiter.terms, recruiter.layout)
     assert np.array_equal(travelled("ct-01").vector, twin.vector)
     assert len(pickle.dumps(recruiter)) < 50_000, "pixels stay where they are"
+
+
+def test_a_twin_gets_its_device_and_its_studies_where_it_lives(tmp_path: Path, base: dict[str, Any]) -> None:
+    step = {"kind": "hu_step", "twin": "ct-01", "day": 0, "hu": 50.0}
+    plan = planned(tmp_path, base, device={"day_s": 1.0, "history": 3}, arrivals={"rate": 3600}, incidents=[step])
+    recruiter = pickle.loads(pickle.dumps(plan.prepared(lambda done, of: None).recruiter(None)))
+    struck, sound = recruiter("ct-01").mirror, recruiter("ct-02").mirror
+    for mirror in (struck, sound):
+        mirror.advance(2.5, 0)
+        assert mirror.device.day == 6
+    assert (struck.signs.quality, sound.signs.quality) == (0, 1)
+    assert struck.archive.count == 0, "a scanner in quarantine scans nobody"
+    assert sound.archive.count > 0
+    assert planned(tmp_path, base).prepared(lambda done, of: None).recruiter(None)("ct-01").mirror is None  # type: ignore[attr-defined]
 
 
 def test_what_a_twin_tells_of_its_studies_names_no_patient(tmp_path: Path, base: dict[str, Any]) -> None:
@@ -260,12 +355,10 @@ def losses(ran: Ran, twin: str) -> dict[float, float]:
 
 
 @pytest.mark.parametrize(
-    "incident", [{"kind": "hu_drift", "rate": 1000.0}, {"kind": "dose_change", "factor": 0.01}], ids=["hu_drift", "dose_change"]
+    "incident", [{"kind": "hu_step", "hu": 300.0}, {"kind": "dose_change", "factor": 0.01}], ids=["hu_step", "dose_change"]
 )
-def test_a_scanner_that_changes_trains_on_other_pictures_from_then_on(
-    incident: dict[str, Any], tmp_path: Path, base: dict[str, Any]
-) -> None:
-    changes = {"partners": "none", "rounds": 6, "device": {"day_s": 1.0}}
+def test_a_scanner_that_changes_brings_other_pictures_from_then_on(incident: dict[str, Any], tmp_path: Path, base: dict[str, Any]) -> None:
+    changes = {"partners": "none", "rounds": 6, "device": {"history": 0}, "arrivals": {"rate": 360_000, "start": 0.5}}
     calm = here(written(tmp_path, base, **changes), out=tmp_path / "calm")
     changed = [{**incident, "twin": "ct-01", "at": 0.3}]
     odd = here(written(tmp_path, base, **changes, incidents=changed), out=tmp_path / "odd")
@@ -280,6 +373,15 @@ def test_a_scanner_that_changes_trains_on_other_pictures_from_then_on(
     assert all(before[t] == after[t] for t in untouched)
     assert all(before[t] != after[t] for t in touched)
     assert losses(calm, "ct-02") == losses(odd, "ct-02"), "nobody else is touched"
+
+
+def test_without_arrivals_what_becomes_of_a_scanner_touches_no_picture(tmp_path: Path, base: dict[str, Any]) -> None:
+    changes = {"partners": "none", "rounds": 3, "device": {"day_s": 0.05, "quarantine": False, "adapt": 0}}
+    plain = here(written(tmp_path, base, partners="none", rounds=3), out=tmp_path / "plain")
+    step = [{"kind": "hu_step", "twin": "ct-01", "at": 0.01, "hu": 300.0}]
+    struck = here(written(tmp_path, base, **changes, incidents=step), out=tmp_path / "struck")
+    assert losses(plain, "ct-01") == losses(struck, "ct-01")
+    assert plain.models == struck.models
 
 
 def test_who_joins_late_does_nothing_before_and_who_leaves_nothing_after(tmp_path: Path, base: dict[str, Any]) -> None:

@@ -58,8 +58,8 @@ def test_ray_and_rich_are_imported_where_they_belong(name: str) -> None:
     found = imported(SOURCES[name])
     assert "ray" not in found or name.startswith("swarm/ray") or name == "observe/metrics.py"
     assert "random" not in found
-    assert "rich" not in found or name.startswith(("observe/", "cli.py"))
-    assert not {"pydantic", "typer"} & found or name.startswith(("scenario/", "cli.py", "cli_twin.py"))
+    assert "rich" not in found or name.startswith(("observe/", "compare/screen", "cli.py"))
+    assert not {"pydantic", "typer"} & found or name.startswith(("scenario/", "cli.py", "cli_twin.py", "cli_compare.py"))
 
 
 @pytest.mark.parametrize("module", ["twin", "cloud.cloud", "swarm.local", "swarm.conductor", "gossip.frames"])

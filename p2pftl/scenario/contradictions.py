@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
+from p2pftl.device.troubles import of_images
+from p2pftl.device.tube import DAY
 from p2pftl.errors import P2pftlError, nearest
 from p2pftl.scenario.forms import policy_name
 from p2pftl.scenario.schema import Scenario
 from p2pftl.scenario.yaml_text import Path
+from p2pftl.world.device_incidents import CaseMixShift, in_seconds
+from p2pftl.world.incidents import DeviceFault
 from p2pftl.world.timeline import check_incidents
 
 _GREY = ("images", "npz")
-_OF_SCANNERS = ("hu_drift", "dose_change")
 _ENUM = ("DEFAULT", "IMAGENET1K_V1")
-_POINT = {"E120": ("twin", "link", "groups"), "E121": ("until", "revive_after", "at"), "E122": (), "E123": ("groups",), "E128": ("twin",)}
+_POINT = {
+    "E120": ("twin", "link", "groups"), "E121": ("until", "revive_after", "at", "day"), "E122": (), "E123": ("groups",), "E128": ("twin",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ def contradictions(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Faul
     yield from _weights(scenario)
     yield from _fit(text)
     yield from _mixed(scenario)
+    yield from _devices(scenario)
     yield from _crashes(scenario)
     yield from _names(scenario, text)
 
@@ -89,12 +95,26 @@ def _mixed(scenario: Scenario) -> Iterator[Fault]:
     if policy_name("transfer", scenario.transfer) == "adapters" and not scenario.model.adapters:
         problem = "it trains adapters, and the model has none"
         yield Fault("E128", ("transfer",), problem, "give the model some, model: {adapters: 8}, or use transfer: head")
+
+
+def _devices(scenario: Scenario) -> Iterator[Fault]:
+    """Incidents of scanners need a device behind the twins, and studies that can show them."""
     data = policy_name("data", scenario.data.source)
-    for at, incident in enumerate(scenario.incidents):
-        kind = policy_name("incident", incident)
-        if kind in _OF_SCANNERS and data in _GREY:
+    for at, incident in enumerate(in_seconds(scenario.incidents, day_s(scenario))):
+        kind = policy_name("incident", incident) or incident.kind
+        faults = [effect for effect in incident.effects() if isinstance(effect, DeviceFault)]
+        if not faults:
+            continue
+        path: Path = ("incidents", at, "kind")
+        if any(of_images(fault.kind, fault.params) for fault in faults) and data in _GREY:
             problem = f"{kind} changes CT numbers, but data: {data} holds grey images without them"
-            yield Fault("E128", ("incidents", at, "kind"), problem, "use phantom or dicom data")
+            yield Fault("E128", path, problem, "use phantom or dicom data")
+        elif scenario.device is None:
+            problem = f"{kind} happens to a device, but there is none behind the twins"
+            yield Fault("E128", path, problem, "add `device: {}`")
+        elif isinstance(incident, CaseMixShift) and scenario.arrivals is None:
+            problem = f"{kind} changes who comes, but no study comes during the run"
+            yield Fault("E128", path, problem, "add `arrivals: {}`")
 
 
 def _crashes(scenario: Scenario) -> Iterator[Fault]:
@@ -121,11 +141,16 @@ def _names(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Fault]:
         if name not in topology.names:
             yield Fault("E120", ("twins", name), "the topology has no such twin", _nearest(name, topology.names), key=True)
     try:
-        check_incidents(scenario.incidents, topology, cloud=scenario.cloud is not None)
+        check_incidents(in_seconds(scenario.incidents, day_s(scenario)), topology, cloud=scenario.cloud is not None)
     except P2pftlError as error:
         path = _blamed(error, text)
         cloud = error.code == "E120" and "'cloud'" in error.problem and scenario.cloud is None
         yield Fault(error.code, path, error.problem, "the scenario has no cloud; add cloud: {use: fedavg}" if cloud else error.fix)
+
+
+def day_s(scenario: Scenario) -> float:
+    """Virtual seconds of a device day."""
+    return scenario.device.day_s if scenario.device else DAY
 
 
 def _blamed(error: P2pftlError, text: Mapping[str, Any]) -> Path:

@@ -11,32 +11,39 @@ from typing import Any
 import numpy as np
 
 from p2pftl.draw import number
-from p2pftl.errors import DataError
 from p2pftl.exchange import partners
 from p2pftl.gossip.frames import Header, seal
 from p2pftl.gossip.partners import Nobody
+from p2pftl.gossip.seams import MARKS, Signs
 from p2pftl.imaging.cohort import Catalogue, Progress, Shard
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.imaging.split import shards as deal
 from p2pftl.learning.specs import Compute, ModelSpec
 from p2pftl.params import Layout, length
 from p2pftl.policies import name_of
-from p2pftl.scenario.packing import Packing, packing
+from p2pftl.scenario.contradictions import day_s
+from p2pftl.scenario.devices import check_devices, told, unseen
+from p2pftl.scenario.packing import Packing, neighbourly, packing
 from p2pftl.scenario.recruit import Recruiter, about
 from p2pftl.scenario.schema import Scenario
 from p2pftl.terms import CloudTerms, Terms
-from p2pftl.world.incidents import Dose, Drift
+from p2pftl.world.device_incidents import in_seconds
 from p2pftl.world.layout import positions
-from p2pftl.world.topology import CLOUD, Topology
+from p2pftl.world.topology import CLOUD, Topology, still
 from p2pftl.world.world import World
 
 SAMPLED_ROUNDS = 16
+POOL = "pool"
 POLICIES = ("transfer", "aggregator", "codec", "partners", "pace", "mixing")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs, compiled. shards: twin -> its samples (before `prepared`, a phantom's files need not exist)."""
+    """What a run needs, compiled.
+
+    shards: twin -> its samples (before `prepared`, a phantom's files need not exist); apart: where the scenario pools all studies,
+    the plan of the twins that acquired them.
+    """
 
     scenario: Scenario
     topology: Topology
@@ -45,6 +52,7 @@ class Plan:
     catalogue: Catalogue
     scanners: Mapping[str, Scanner]
     shards: Mapping[str, Shard]
+    apart: Plan | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,11 +78,13 @@ class Plan:
     def packing(self, cores: int) -> Packing:
         """Who shares a process. A participant that crashes on schedule, and the cloud, live alone: a crash takes a process."""
         alone = [name for name in self.names if name == CLOUD or self.world.crashes(name)]
-        together = {name: self.scanners[name].speed for name in self.topology.names if name not in set(alone)}
+        together = {name: self.scanners[name].speed for name in neighbourly(self.topology) if name not in set(alone)}
         return packing(together, alone, self.scenario.twins_per_actor, cores)
 
     def prepared(self, progress: Progress) -> Plan:
         """Make on disk what the data source needs; `progress(done, of)` reports. Raises P2pftlError for what cannot run as written."""
+        if self.apart is not None:
+            return self.apart.prepared(progress).pooled()
         self.transfer.plan(self.scenario.rounds - 1, self.layout)
         source = self.scenario.data.source
         return replace(self, shards=source.prepare(self.shards, self.scanners, self.scenario.seed, progress))
@@ -87,7 +97,7 @@ class Plan:
             terms=self.terms, world=self.world, source=scenario.data.source, shards=self.shards, scanners=self.scanners,
             classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, compute=self.compute, recipe=scenario.fit,
             features=scenario.features, transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
-            simulated=self.catalogue.synthetic,
+            simulated=self.simulated, device=scenario.device, arrivals=scenario.arrivals, labels=self.catalogue.classes,
             previews=previews if wanted else None,
         )  # fmt: skip
 
@@ -96,6 +106,28 @@ class Plan:
         scenario = replace(self.scenario, partners=Nobody(), cloud=None)
         terms = replace(self.terms, partners=Nobody(), cloud=None)
         return replace(self, scenario=scenario, terms=terms)
+
+    def pooled(self) -> Plan:
+        """All studies in one place: one twin trains on what these train on, as fast as they are together, with nobody to talk to.
+
+        Test images and first model are the same; links, cloud and incidents play no part. The upper bound of a comparison.
+        """
+        parts = ("train", "validation")
+        whole = {part: tuple(sample for name in self.topology.names for sample in getattr(self.shards[name], part)) for part in parts}
+        topology = still("pooled", (POOL,), ())
+        scenario = replace(self.scenario, partners=Nobody(), cloud=None, incidents=(), device=None, arrivals=None)
+        return replace(
+            self, scenario=scenario, topology=topology, apart=self,
+            world=World(topology, scenario.links, (), None, scenario.seed),
+            terms=replace(self.terms, everyone=topology.names, partners=Nobody(), cloud=None),
+            scanners={POOL: Scanner(speed=sum(scanner.speed for scanner in self.scanners.values()))},
+            shards={POOL: Shard(**whole, test=self._any_shard().test)},
+        )  # fmt: skip
+
+    @property
+    def simulated(self) -> bool:
+        """The studies were acquired with the scanners of these very twins."""
+        return self.catalogue.synthetic and self.apart is None
 
     def facts(self) -> dict[str, Any]:
         """Everything a person should know before it starts; the report shows it, `p2pftl plan` prints it."""
@@ -145,9 +177,10 @@ class Plan:
     # ------------------------------------------------------------------ parts of the facts
 
     def _twin(self, name: str) -> dict[str, Any]:
-        told = about(self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.catalogue.synthetic)
-        labels = dict(zip(self.catalogue.classes, told.pop("labels"), strict=True))
-        return {**told, "labels": labels, "neighbours": list(self.topology.neighbours(name, 0))}
+        found = about(self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.simulated)
+        labels = dict(zip(self.catalogue.classes, found.pop("labels"), strict=True))
+        device = told(self.scenario.device, self.scanners[name]) if self.scenario.device else None
+        return {**found, "labels": labels, "neighbours": list(self.topology.neighbours(name, 0)), "device": device}
 
     def _cloud(self) -> dict[str, Any] | None:
         cloud = self.scenario.cloud
@@ -163,7 +196,7 @@ class Plan:
         return {
             "kind": topology.kind, **found, "degree_min": degree["min"], "degree_mean": degree["mean"], "degree_max": degree["max"],
             "mixing": name_of(self.scenario.mixing), "static": topology.static, "directed": topology.directed,
-            "notes": [*topology.notes, *found["notes"], *self.catalogue.notes, *self._late()],
+            "notes": [*topology.notes, *found["notes"], *self.catalogue.notes, *self._late(), *self._unseen()],
         }  # fmt: skip
 
     def _late(self) -> list[str]:
@@ -171,6 +204,9 @@ class Plan:
         end = self.predicted()["virtual_seconds"]
         late = [row for row in self.world.timeline() if row["at"] > end]
         return [f"E119 {row['kind']} at {row['at']:g} s may never happen: the run is predicted to end at {end:.0f} s" for row in late]
+
+    def _unseen(self) -> list[str]:
+        return unseen(self.scenario, self.world, self.catalogue)
 
     def _edges(self) -> list[list[Any]]:
         return [[a, b, self._link(a, b)] for a, b in sorted(self.topology.graph(0).edges)]
@@ -194,10 +230,13 @@ class Plan:
         header = Header(
             run=terms.run, kind=kind, sender=first, incarnation=1, receiver=first, round=terms.rounds - 1, seq=terms.rounds,
             codec=type(codec).__name__, layout=self.layout.digest, ranges=shared, samples=len(self.shards[first].train), age=0.0,
-            mass=1.0, degree=1, closes=0.0, met=-1, sent_at=0.0, answers=-1, sha256=bytes(32),
+            mass=1.0, degree=1, closes=0.0, met=-1, sent_at=0.0, answers=-1, signs=self._signs(first), sha256=bytes(32),
         )  # fmt: skip
         head = len(seal(header, payload))
         return head + payload.nbytes, head
+
+    def _signs(self, name: str) -> Signs:
+        return Signs((0.0,) * MARKS, 1.0, "active", self.scanners[name].kernel) if self.scenario.device else Signs()
 
     def _frames_a_round(self) -> float:
         rounds = range(min(self.scenario.rounds, SAMPLED_ROUNDS))
@@ -225,7 +264,8 @@ def compile_plan(scenario: Scenario) -> Plan:
     topology = scenario.topology.build(scenario.seed)
     scanners = {name: scenario.twins.get(name, Scanner()) for name in topology.names}
     catalogue = scenario.data.source.catalogue(scanners, scenario.seed)
-    _check_units(scenario, catalogue)
+    incidents = in_seconds(scenario.incidents, day_s(scenario))
+    check_devices(scenario, incidents, catalogue, scanners)
     data = scenario.data
     shards = deal(catalogue, topology.names, data.split, data.test, data.validation, scenario.seed)
     cloud = scenario.cloud
@@ -236,8 +276,9 @@ def compile_plan(scenario: Scenario) -> Plan:
         evaluate=scenario.evaluate.every, seconds_per_sample=scenario.fit.seconds_per_sample,
     )  # fmt: skip
     links = (cloud.links or scenario.links) if cloud else None
-    world = World(topology, scenario.links, scenario.incidents, links, scenario.seed, scenario.device.day_s)
-    return Plan(scenario, topology, world, terms, catalogue, scanners, shards)
+    world = World(topology, scenario.links, incidents, links, scenario.seed)
+    plan = Plan(scenario, topology, world, terms, catalogue, scanners, shards)
+    return plan.pooled() if scenario.pooled else plan
 
 
 @lru_cache
@@ -245,11 +286,3 @@ def _layout(spec: ModelSpec, classes: int) -> Layout:
     from p2pftl.learning.models import Model, layout_of
 
     return layout_of(spec, classes) if spec.weights is None else Model(spec, classes, 0).layout  # the weights must fit
-
-
-def _check_units(scenario: Scenario, catalogue: Catalogue) -> None:
-    """Raise DataError E336 for an incident that acts on Hounsfield units where the studies have none: it would change nothing."""
-    physical = [incident for incident in scenario.incidents if any(isinstance(effect, Drift | Dose) for effect in incident.effects())]
-    if physical and catalogue.unit != "HU":
-        problem = f"{physical[0].kind} acts on Hounsfield units, and the {name_of(scenario.data.source)} data are grey values"
-        raise DataError("E336", problem, where="incidents", fix="remove it, or use phantom or dicom data")

@@ -6,26 +6,34 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2pftl.agenda import Participant
 from p2pftl.cloud.cloud import Cloud
 from p2pftl.cloud.seams import Coordinator
+from p2pftl.device.troubles import of_images
+from p2pftl.imaging.archive import Arrivals
 from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
 from p2pftl.imaging.previews import write_preview
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.params import Layout
+from p2pftl.scenario.devices import troubles
+from p2pftl.scenario.schema import DeviceSection
 from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
+
+if TYPE_CHECKING:  # it brings torch
+    from p2pftl.mirror import Mirror
 
 
 @dataclass(frozen=True)
 class Recruiter:
     """Called by name in a participant's own process; models and the common test set are made once per process.
 
-    previews: folder for one picture per twin, None for none.
+    previews: folder for pictures of each twin's studies, None for none; device: what stands behind every twin, None for nothing;
+    arrivals: studies acquired during the run, None for none; labels: names of the classes.
     """
 
     terms: Terms
@@ -43,6 +51,9 @@ class Recruiter:
     coordinator: Coordinator | None
     simulated: bool
     previews: Path | None
+    device: DeviceSection | None = None
+    arrivals: Arrivals | None = None
+    labels: tuple[str, ...] = ()
     _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, name: str) -> Participant:
@@ -69,11 +80,30 @@ class Recruiter:
         if self.previews is not None:
             write_preview(cohorts["train"], self.previews / f"{name}.png")
         scanner = self.scanners[name]
-        task = Classification(
-            name, model, start, cohorts, scanner, self.recipe, self.transfer, self.terms.seed, self.classes, features
-        )  # fmt: skip
+        task = Classification(name, model, start, cohorts, self.recipe, self.transfer, self.terms.seed, self.classes, features)
         told = about(shard, scanner, self.classes, simulated=self.simulated)
-        return Twin(name, task, self.terms, self.world, speed=scanner.speed, about=told)
+        mirror = self._mirror(name, cohorts)
+        return Twin(name, task, self.terms, self.world, mirror=mirror, speed=scanner.speed, about=told)
+
+    def _mirror(self, name: str, cohorts: Mapping[str, Cohort]) -> Mirror | None:
+        """The device and the studies behind a twin, None where nothing befalls either."""
+        if self.device is None and self.arrivals is None:
+            return None
+        from p2pftl.device.life import Device
+        from p2pftl.imaging.archive import Archive
+        from p2pftl.mirror import Mirror
+
+        scanner, faults, seed = self.scanners[name], self.world.faults(name), self.terms.seed
+        device = coupling = None
+        if self.device is not None:
+            befalls, coupling = troubles(faults, self.device), self.device.coupling
+            device = Device.new(name, seed=seed, scanner=scanner, rules=self.device.rules(scanner), troubles=befalls)
+        moments = [(fault.start, fault.kind) for fault in faults if of_images(fault.kind, fault.params)]
+        archive = Archive(
+            name, seed, self.shards[name], self.source, cohorts, scanner, self.arrivals,
+            classes=self.labels, moments=moments, previews=self.previews,
+        )  # fmt: skip
+        return Mirror(name, device, archive, coupling)
 
     def _read(self, samples: tuple[Sample, ...]) -> Cohort:
         if samples:

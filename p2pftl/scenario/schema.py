@@ -11,7 +11,13 @@ from annotated_types import Ge, Gt, Interval, Len, Lt
 from pydantic import AfterValidator, WithJsonSchema
 
 from p2pftl.cloud.seams import Coordinator
+from p2pftl.device import protocol as phantoms
+from p2pftl.device.coupling import Coupling
+from p2pftl.device.qa import QaPolicy
+from p2pftl.device.rules import Ageing, Rules, Workload
+from p2pftl.device.tube import Wear
 from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.imaging.archive import Arrivals
 from p2pftl.imaging.cohort import Source, Split
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
@@ -100,12 +106,43 @@ class Every:
 
 @dataclass(frozen=True)
 class DeviceSection:
-    """How the twins' device state ages.
+    """A simulated scanner behind every twin.
 
-    day_s: virtual seconds in a device's day.
+    day_s: virtual seconds in a device's day; history: device days lived before the run begins; measure: phantoms drawn from their
+    sampling distribution, or scanned and analysed as images; quarantine: leave out studies of a quarantine window and withhold the
+    update meanwhile; adapt: rounds in which a changed protocol is answered by training normalisation and head alone; regain: how
+    far below its accuracy before a change a twin may be and count in full again; protocol: how the phantom is scanned, null for
+    each scanner's clinical settings; qa: limits and charts; workload: patients of a day; ageing: what changes by itself;
+    wear: constants of the tube.
     """
 
-    day_s: Annotated[float, Gt(0)] = 86_400.0
+    day_s: Annotated[float, Interval(gt=0, le=1e9)] = 86_400.0
+    history: Annotated[int, Interval(ge=0, le=10_000)] = 25
+    measure: Literal["sampled", "image"] = "sampled"
+    quarantine: bool = True
+    adapt: Annotated[int, Ge(0)] = 1
+    regain: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    protocol: Annotated[phantoms.Protocol, Section()] | None = None
+    qa: QaPolicy = field(default_factory=QaPolicy)
+    workload: Workload = field(default_factory=Workload)
+    ageing: Ageing = field(default_factory=Ageing)
+    wear: Wear = field(default_factory=Wear)
+
+    def __post_init__(self) -> None:
+        """Raises ScenarioError E118 for a phantom that does not fit."""
+        self.rules(Scanner())
+
+    def rules(self, scanner: Scanner) -> Rules:
+        """How the device lives whose clinical settings are `scanner`'s."""
+        return Rules(
+            day_s=self.day_s, measure=self.measure, protocol=self.protocol or phantoms.Protocol.of(scanner), policy=self.qa,
+            workload=self.workload, ageing=self.ageing, wear=self.wear, history=self.history,
+        )  # fmt: skip
+
+    @property
+    def coupling(self) -> Coupling:
+        """How far the device reaches into the learning."""
+        return Coupling(self.quarantine, self.adapt, self.regain)
 
 
 @dataclass(frozen=True)
@@ -120,7 +157,9 @@ class Scenario:
     neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; cloud: the optional coordinator, null for
     none; links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
     incidents: what happens to the world, and when; evaluate: how often models are scored; checkpoint: how often twins are saved;
-    device: how device state ages; control: also run without any exchange and report the margin; previews: pictures of slices in
+    device: a simulated scanner behind every twin, null for none; arrivals: studies acquired during the run, null for a fixed set;
+    control: also run without any exchange and report the margin;
+    pooled: one twin trains on what all train on, the upper bound; previews: pictures of slices in
     the report, null for synthetic data only; models: which parameters of each twin's final model are written to the run
     folder, all, those that were ever trained or shared, or none; twins_per_actor: twins that share a process, or auto;
     variants: named changes of this scenario to compare; seeds: seeds to compare with; version: of this format.
@@ -147,11 +186,13 @@ class Scenario:
     incidents: tuple[Annotated[Incident, Policy("incident", key="kind")], ...] = ()
     evaluate: Every = Every()
     checkpoint: Every = Every()
-    device: DeviceSection = DeviceSection()
+    device: Annotated[DeviceSection, Section()] | None = None
+    arrivals: Annotated[Arrivals, Section()] | None = None
     control: bool = False
+    pooled: bool = False
     previews: bool | None = None
     models: Literal["all", "trained", "none"] = "all"
-    twins_per_actor: Annotated[int, Ge(1)] | Literal["auto"] = 1
+    twins_per_actor: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], Len(0, 1000), AfterValidator(_distinct)] = ()
     version: Annotated[int, Ge(1), AfterValidator(_supported), WithJsonSchema({"const": VERSION})] = VERSION

@@ -27,6 +27,7 @@ from p2pftl.swarm.ray_actor import Failed, Flight, Moves, News, Order
 from p2pftl.swarm.ray_cluster import Cluster
 from p2pftl.swarm.ray_homes import ROOM, SILENCE, Homes
 from p2pftl.swarm.seams import Advanced, Delivered, Died, Report
+from p2pftl.world.topology import CLOUD
 
 PATIENCE = 600.0  # seconds for an actor to read its studies, or for a frame to arrive
 
@@ -85,10 +86,10 @@ class RaySwarm:
         return self._homes.where(self._lives[name]).ray_machine
 
     def warm(self, crews: Sequence[Sequence[str]]) -> None:
-        """Start one process per crew and let it import torch, before it is known what it will learn."""
+        """Start one process per crew and let those of twins import torch, before it is known what they will learn."""
         self._settle_in(bound_apart(crews, self.cluster.machines()))
-        for home in self._homes.open.values():
-            home.actor.warm.remote()
+        for number in {number for name, number in self._lives.items() if name != CLOUD}:
+            self._homes[number].actor.warm.remote()
 
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         """Start one actor per crew, all at once; those of an earlier start that still answer are used again."""

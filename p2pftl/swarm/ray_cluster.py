@@ -16,7 +16,10 @@ from p2pftl.errors import UsageError
 from p2pftl.swarm import leftovers
 from p2pftl.swarm.placing import Machine
 
-PROMPT = {"free_objects_batch_size": 8, "free_objects_period_milliseconds": 50}  # Ray keeps up to 100 dead payloads for a second
+PROMPT = {
+    "free_objects_batch_size": 8, "free_objects_period_milliseconds": 50,  # Ray keeps up to 100 dead payloads for a second
+    "worker_niceness": 0,  # as nice as a loop of your own; 15 by default, so that any other program halves their speed
+}  # fmt: skip
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

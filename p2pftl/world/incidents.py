@@ -1,15 +1,16 @@
 """What a scenario lets happen to the world, each written as the effects it has.
 
-An incident of your own is one more frozen dataclass with these four methods; the world looks at effects only.
+An incident of your own is one more frozen dataclass with these four methods; the world looks at effects only. What
+happens to scanners is in device_incidents.py.
 Times are virtual seconds; `until: null` means for ever.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Protocol
 
 from annotated_types import Ge, Gt, Interval
 
@@ -68,26 +69,17 @@ class Busy:
 
 
 @dataclass(frozen=True)
-class Drift:
-    """`twin`'s HU scale moves by `rate` HU per device day in [start, stop) and stays where it got to."""
+class DeviceFault:
+    """Something of `kind` happens to `twin`'s scanner in [start, stop), inf where it has no end of its own; params: what and how much."""
 
     twin: str
+    kind: str
     start: float
     stop: float
-    rate: float
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Dose:
-    """`twin` acquires with `factor` times its dose in [start, stop)."""
-
-    twin: str
-    start: float
-    stop: float
-    factor: float
-
-
-Effect = Down | Cut | Split | Slow | Busy | Drift | Dose
+Effect = Down | Cut | Split | Slow | Busy | DeviceFault
 
 
 class Incident(Protocol):
@@ -229,7 +221,7 @@ class Join:
     at: At
 
     def text(self) -> str:
-        return _capital(f"{_name(self.twin)} joins at {_time(self.at)}.")
+        return _capital(f"{_name(self.twin)} joins at {instant(self.at)}.")
 
     def spans(self) -> Span:
         return self.at, self.at
@@ -250,7 +242,7 @@ class Leave:
     at: At
 
     def text(self) -> str:
-        return _capital(f"{_name(self.twin)} leaves for good at {_time(self.at)}.")
+        return _capital(f"{_name(self.twin)} leaves for good at {instant(self.at)}.")
 
     def spans(self) -> Span:
         return self.at, math.inf
@@ -263,52 +255,6 @@ class Leave:
 
 
 @dataclass(frozen=True)
-class HuDrift:
-    """A scanner's calibration drifts: rate in HU per device day."""
-
-    kind: ClassVar[str] = "hu_drift"
-    twin: str
-    at: At
-    until: Until = None
-    rate: Annotated[float, Interval(ge=-1000, le=1000)] = 0.5
-
-    def text(self) -> str:
-        return f"The CT numbers of {self.twin} drift by {self.rate:+g} HU per day {_when(self)}."
-
-    def spans(self) -> Span:
-        return _spans(self)
-
-    def concerns(self) -> tuple[str, ...]:
-        return (self.twin,)
-
-    def effects(self) -> tuple[Effect, ...]:
-        return (Drift(self.twin, *_spans(self), self.rate),)
-
-
-@dataclass(frozen=True)
-class DoseChange:
-    """A scanner's dose falls to `factor` of what it was. Studies are already acquired: noise can be added, not removed."""
-
-    kind: ClassVar[str] = "dose_change"
-    twin: str
-    at: At
-    until: Until = None
-    factor: Annotated[float, Interval(gt=0, le=1)] = 0.5
-
-    def text(self) -> str:
-        return f"{self.twin} scans with {self.factor:g} times its dose {_when(self)}."
-
-    def spans(self) -> Span:
-        return _spans(self)
-
-    def concerns(self) -> tuple[str, ...]:
-        return (self.twin,)
-
-    def effects(self) -> tuple[Effect, ...]:
-        return (Dose(self.twin, *_spans(self), self.factor),)
-
-
-@dataclass(frozen=True)
 class Crash:
     """A participant's process is killed; its supervisor revives it from its last saved state `revive_after` seconds later."""
 
@@ -318,7 +264,7 @@ class Crash:
     revive_after: Annotated[float, Gt(0)] = 5.0
 
     def text(self) -> str:
-        return _capital(f"{_name(self.twin)} crashes at {_time(self.at)} and is revived {_time(self.revive_after)} later.")
+        return _capital(f"{_name(self.twin)} crashes at {instant(self.at)} and is revived {instant(self.revive_after)} later.")
 
     def spans(self) -> Span:
         return self.at, self.at + self.revive_after
@@ -337,16 +283,22 @@ class _Lasting(Protocol):
     def until(self) -> float | None: ...
 
 
+def period(began: float, ended: float) -> str:
+    """How a sentence says from when to when."""
+    return f"from {instant(began)} on" if ended == math.inf else f"from {instant(began)} to {instant(ended)}"
+
+
+def instant(seconds: float) -> str:
+    """How a sentence says a time."""
+    return f"{seconds:.10g} s"
+
+
 def _spans(incident: _Lasting) -> Span:
     return incident.at, math.inf if incident.until is None else incident.until
 
 
 def _when(incident: _Lasting) -> str:
-    return f"from {_time(incident.at)} on" if incident.until is None else f"from {_time(incident.at)} to {_time(incident.until)}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.10g} s"
+    return period(*_spans(incident))
 
 
 def _name(name: str) -> str:

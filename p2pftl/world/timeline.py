@@ -9,9 +9,8 @@ from p2pftl.errors import ScenarioError, nearest
 from p2pftl.world.incidents import (
     Crash,
     CutLink,
-    DoseChange,
+    DeviceFault,
     Down,
-    HuDrift,
     Incident,
     Join,
     Leave,
@@ -24,7 +23,7 @@ from p2pftl.world.topology import CLOUD, Topology
 
 
 def check_incidents(incidents: Sequence[Incident], topology: Topology, *, cloud: bool) -> None:
-    """Raise ScenarioError for the first incident that cannot happen; `where` is "incidents[3]".
+    """Raise ScenarioError for the first incident that cannot happen, all in virtual seconds; `where` is "incidents[3]".
 
     E120 unknown twin or link; E121 ends before it begins, or comes after its twin has gone for good; E122 no twin left;
     E123 partition groups that overlap or leave nobody outside; E128 a twin joins or leaves twice.
@@ -54,8 +53,12 @@ def _check_kind(incident: Incident, topology: Topology, where: str) -> None:
         if CLOUD not in incident.link and second not in (possible := topology.possible(first)):
             fix = f"{first} has links to " + (", ".join(possible[:12]) or "nobody")
             raise ScenarioError("E120", f"{incident.kind} names {first} - {second}, which is no link", where=where, fix=fix)
-    elif isinstance(incident, SlowScanner | HuDrift | DoseChange) and incident.twin == CLOUD:
+    elif CLOUD in incident.concerns() and (isinstance(incident, SlowScanner) or _of_scanner(incident)):
         raise ScenarioError("E120", f"{incident.kind} names the cloud, which has no scanner", where=where, fix="name a twin")
+
+
+def _of_scanner(incident: Incident) -> bool:
+    return any(isinstance(effect, DeviceFault) for effect in incident.effects())
 
 
 def _check_groups(partition: Partition, topology: Topology, where: str) -> None:

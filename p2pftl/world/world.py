@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from p2pftl.draw import draw
-from p2pftl.world.incidents import Busy, Crash, Cut, Dose, Down, Drift, Effect, Incident, Slow, Split
+from p2pftl.world.incidents import Busy, Crash, Cut, DeviceFault, Down, Effect, Incident, Slow, Split
 from p2pftl.world.links import LEAST, Link
 from p2pftl.world.topology import CLOUD, Pair, Topology
 
@@ -35,8 +35,7 @@ class Transit:
 class World:
     """Links, incidents and time as every participant sees them: frozen, picklable, the same answer to the same question.
 
-    common: what a link is unless the topology says otherwise; cloud: the links to the coordinator (None: common);
-    day_s: virtual seconds of one device day, the unit of calibration drift.
+    common: what a link is unless the topology says otherwise; cloud: the links to the coordinator (None: common).
     """
 
     topology: Topology
@@ -44,7 +43,6 @@ class World:
     incidents: tuple[Incident, ...] = ()
     cloud: Link | None = None
     seed: int = 0
-    day_s: float = 86_400.0
 
     def link(self, src: str, dst: str) -> Link:
         """The link from `src` to `dst`, incidents aside."""
@@ -93,14 +91,9 @@ class World:
         """Factor on `name`'s computing time at `t`, at least 1."""
         return math.prod(busy.factor for busy in self._effects.busy.get(name, ()) if busy.start <= t < busy.stop)
 
-    def hu_offset(self, name: str, t: float) -> float:
-        """HU by which `name`'s calibration is off at `t`."""
-        drifts = self._effects.drift.get(name, ())
-        return float(sum(drift.rate * max(0.0, min(t, drift.stop) - drift.start) / self.day_s for drift in drifts))
-
-    def dose(self, name: str, t: float) -> float:
-        """Factor on `name`'s dose at `t`, in (0, 1]."""
-        return math.prod(dose.factor for dose in self._effects.dose.get(name, ()) if dose.start <= t < dose.stop)
+    def faults(self, name: str) -> tuple[DeviceFault, ...]:
+        """What happens to `name`'s scanner, in the order of the scenario."""
+        return tuple(self._effects.faults.get(name, ()))
 
     def crashes(self, name: str) -> tuple[Crash, ...]:
         """The scripted crashes of `name`, earliest first."""
@@ -177,8 +170,7 @@ class _Effects:
 
     down: Mapping[str, Sequence[Down]]
     busy: Mapping[str, Sequence[Busy]]
-    drift: Mapping[str, Sequence[Drift]]
-    dose: Mapping[str, Sequence[Dose]]
+    faults: Mapping[str, Sequence[DeviceFault]]
     cut: Mapping[frozenset[str], Sequence[Cut]]
     slow: Mapping[frozenset[str], Sequence[Slow]]
     splits: Sequence[tuple[Split, Mapping[str, int]]]
@@ -187,8 +179,7 @@ class _Effects:
 def _sorted_out(effects: Sequence[Effect]) -> _Effects:
     down: defaultdict[str, list[Down]] = defaultdict(list)
     busy: defaultdict[str, list[Busy]] = defaultdict(list)
-    drift: defaultdict[str, list[Drift]] = defaultdict(list)
-    dose: defaultdict[str, list[Dose]] = defaultdict(list)
+    faults: defaultdict[str, list[DeviceFault]] = defaultdict(list)
     cut: defaultdict[frozenset[str], list[Cut]] = defaultdict(list)
     slow: defaultdict[frozenset[str], list[Slow]] = defaultdict(list)
     splits = []
@@ -198,17 +189,15 @@ def _sorted_out(effects: Sequence[Effect]) -> _Effects:
                 down[effect.twin].append(effect)
             case Busy():
                 busy[effect.twin].append(effect)
-            case Drift():
-                drift[effect.twin].append(effect)
-            case Dose():
-                dose[effect.twin].append(effect)
+            case DeviceFault():
+                faults[effect.twin].append(effect)
             case Cut():
                 cut[effect.ends].append(effect)
             case Slow():
                 slow[effect.ends].append(effect)
             case Split():
                 splits.append((effect, _sides(effect)))
-    return _Effects(dict(down), dict(busy), dict(drift), dict(dose), dict(cut), dict(slow), splits)
+    return _Effects(dict(down), dict(busy), dict(faults), dict(cut), dict(slow), splits)
 
 
 def _sides(split: Split) -> dict[str, int]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from p2pftl.device.protocol import Protocol
 from p2pftl.errors import P2pftlError, ScenarioError
+from p2pftl.imaging.scanner import Scanner
 from p2pftl.scenario.load import load
 from tests.scenario.conftest import Refusal, Write, text
 
@@ -91,6 +93,19 @@ def test_the_smallest_scenario_has_everything_else_by_default(write: Write) -> N
         ("incidents", "[{kind: slow_link, link: ^[a, b, c], at: 0}]", "E118", "at most 2 entries"),
         ("incidents", "[{kind: crash, twin: ct-01, at: ^-1}]", "E118", "must be >= 0"),
         ("device", "{day_s: ^0}", "E118", "must be > 0"),
+        ("device", "{history: ^-1}", "E118", "must be >= 0"),
+        ("device", "{regain: ^2}", "E118", "must be <= 1"),
+        ("device", "{^histroy: 3}", "E109", "did you mean history?"),
+        ("device", "{qa: {limits: {^mean: 3}}}", "E109", "did you mean mean_hu?"),
+        ("device", "{qa: {repeats: ^0}}", "E118", "must be > 0"),
+        ("device", "{protocol: {kvp: ^60}}", "E118", "must be >= 70"),
+        ("device", "^{protocol: {diameter_mm: 300}}", "E118", "make fov_mm larger"),
+        ("device", "{ageing: ^{repair_h: [8, 2]}}", "E118", "the smaller one first"),
+        ("device", "{workload: {ma: [^-1, 2]}}", "E118", "must be >= 0"),
+        ("device", "{measure: ^pixels}", "E126", "sampled, image"),
+        ("arrivals", "{rate: ^0}", "E118", "must be > 0"),
+        ("arrivals", "{start: ^0}", "E118", "must be > 0"),
+        ("arrivals", "{keep: ^0}", "E118", "must be >= 1"),
         ("twins", "{^ct-99: {dose: 0.5}}", "E120", "did you mean ct-"),
         ("incidents", "[{kind: outage, twin: ^ct-x5, at: 1}]", "E120", "did you mean ct-05?"),
         ("incidents", "[{kind: outage, twin: ^cloud, at: 1}]", "E120", "the scenario has no cloud"),
@@ -145,9 +160,59 @@ def test_push_sum_is_refused_where_the_shared_layers_change(refusal: Refusal) ->
 
 @pytest.mark.parametrize("kind", ["hu_drift", "dose_change"])
 def test_ct_numbers_cannot_drift_in_grey_images(refusal: Refusal, kind: str) -> None:
-    error = refusal(data="{use: npz, path: x.npz}", incidents=f"[{{kind: {kind}, twin: ct-01, at: 1}}]")
+    error = refusal(data="{use: npz, path: x.npz}", incidents=f"[{{kind: {kind}, twin: ct-01, at: 1}}]", device="{}")
     assert (error.code, error.where.rpartition("s.yaml:")[2]) == ("E128", "6:20")
     assert "npz" in error.problem
+
+
+@pytest.mark.parametrize(
+    ("incident", "code", "place", "says"),
+    [
+        ("{kind: ^hu_drift, twin: ct-01, at: 1}", "E128", "", "add `device: {}`"),
+        ("{kind: ^missed_qa, twin: ct-01, day: 1}", "E128", "", "there is none behind the twins"),
+        ("{kind: ^case_mix_shift, twin: ct-01, at: 1, labels: {ggo: 1}}", "E128", "{}", "add `arrivals: {}`"),
+        ("^{kind: hu_drift, twin: ct-01}", "E110", "{}", "virtual seconds, or `day`"),
+        ("^{kind: hu_drift, twin: ct-01, at: 1, day: 2}", "E128", "{}", "in seconds and in device days"),
+        ("{kind: hu_drift, twin: ct-01, at: 5, until: ^4}", "E121", "{}", "until must be later than at"),
+        ("^{kind: hu_drift, twin: ct-01, day: 5, until_day: 4}", "E121", "{}", "until_day must be later"),
+        ("{kind: hu_drift, twin: ct-01, day: ^-5}", "E118", "{}", "must be >= 0"),
+        ("{kind: hu_drift, twin: ^ct-11, day: 5}", "E120", "{}", "did you mean ct-01?"),
+        ("{kind: tube_wear, twin: ct-01, at: 1, share: ^0}", "E118", "{}", "must be > 0"),
+        ("{kind: tube_failure, twin: ct-01, at: 1, ^until: 2}", "E109", "{}", "unknown key"),
+        ("{kind: arc_burst, twin: ct-01, at: 1, count: ^-3}", "E118", "{}", "must be >= 1"),
+        ("{kind: kernel_change, twin: ct-01, at: 1, kernel: ^sharp}", "E126", "{}", "soft, standard, lung, bone"),
+        ("{kind: slice_change, twin: ct-01, at: 1, slice_mm: ^20}", "E118", "{}", "must be <= 10"),
+        ("{kind: case_mix_shift, twin: ct-01, at: 1, labels: {ggo: ^2}}", "E118", "{}", "must be <= 1"),
+    ],
+)  # fmt: skip
+def test_a_bad_incident_of_a_scanner_is_refused(refusal: Refusal, incident: str, code: str, place: str, says: str) -> None:
+    line = f"incidents: [{incident}]"
+    error = refusal(incidents=f"[{incident.replace('^', '')}]", device=place or None)
+    assert (error.code, error.where.rpartition("s.yaml:")[2]) == (code, f"6:{line.index('^') + 1}"), str(error)
+    assert says in str(error)
+
+
+def test_the_cloud_has_no_scanner(refusal: Refusal) -> None:
+    error = refusal(incidents="[{kind: hu_drift, twin: cloud, day: 1}]", device="{}", cloud="{use: fedavg}")
+    assert (error.code, error.where.rpartition("s.yaml:")[2]) == ("E120", "6:36")
+
+
+def test_twins_have_no_device_and_no_arrivals_unless_they_are_given(write: Write) -> None:
+    assert (load(write()).device, load(write()).arrivals) == (None, None)
+    scenario = load(write(device="{}", arrivals="{}"))
+    assert scenario.device is not None
+    assert scenario.arrivals is not None
+    assert (scenario.device.history, scenario.device.coupling.quarantine, scenario.arrivals.rate) == (25, True, 4.0)
+
+
+def test_the_phantom_follows_the_clinical_settings_unless_its_own_are_given(write: Write) -> None:
+    bone = Scanner(kernel="bone", dose=0.5, slice_mm=3)
+    device = load(write(device="{}")).device
+    assert device is not None
+    assert device.rules(bone).protocol == Protocol(kernel="bone", mas=50, slice_mm=3)
+    device = load(write(device="{protocol: {kvp: 100}}")).device
+    assert device is not None
+    assert device.rules(bone).protocol == Protocol(kvp=100)
 
 
 def test_the_cloud_can_be_named_where_there_is_one(write: Write) -> None:
@@ -248,7 +313,8 @@ def test_aliases_and_merge_keys_work_within_a_scenario(write: Write) -> None:
 def test_nothing_but_our_own_errors_comes_out(write: Write) -> None:
     """Every key with every kind of wrong value."""
     values = ["null", "[]", "{}", "-1", "1e400", "x", "'2'", "[[[]]]", "{use: null}", "{use: {}}", "{kind: 3}", "{a: {b: c}}", "true"]
-    for key in (*KEYS, "model", "fit", "transfer", "cloud", "links", "twins", "incidents", "variants", "seeds", "version", "device"):
+    others = ["model", "fit", "transfer", "cloud", "links", "twins", "incidents", "variants", "seeds", "version", "device", "arrivals"]
+    for key in (*KEYS, *others):
         for value in values:
             path = write(**{key: value})
             try:

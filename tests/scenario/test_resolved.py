@@ -27,7 +27,12 @@ RICH = {
     "links": "{latency: 0.2, bandwidth: 5e7, jitter: 0.05, loss: 0.01}",
     "twins": "{ct-03: {vendor: GE, kernel: bone, speed: 0.4}}",
     "incidents": "[{kind: outage, twin: cloud, at: 1, until: 2}, {kind: partition, groups: [[ct-01, ct-02], [ct-03]], at: 1},"
-    " {kind: hu_drift, twin: ct-07, at: 3, rate: -0.5}, {kind: crash, twin: ct-01, at: 1e1}]",
+    " {kind: hu_drift, twin: ct-07, at: 3, rate: -0.5}, {kind: crash, twin: ct-01, at: 1e1},"
+    " {kind: ring, twin: ct-02, day: 3, until_day: 4.5, hu: 2}, {kind: software_upgrade, twin: ct-02, day: 7, kernel: bone},"
+    " {kind: case_mix_shift, twin: ct-02, at: 5, labels: {ggo: 0.9, '0': 0.1}}]",
+    "device": "{day_s: 60, history: 30, measure: image, quarantine: false, protocol: {size: 256}, qa: {limits: {mean_hu: 4}, repeats: 2},"
+    " workload: {exams: 5, kvp: [120]}, ageing: {repair_h: [1, 3]}, wear: {eta_s: 1e6}}",
+    "arrivals": "{rate: 60, start: 0.25, keep: 2}",
     "evaluate": "{every: 2}",
     "control": "true",
     "previews": "false",

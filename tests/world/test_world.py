@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pftl.world.device_incidents import DoseChange, HuDrift, TubeFailure
 from p2pftl.world.incidents import (
     Crash,
     CutLink,
-    DoseChange,
+    DeviceFault,
     Down,
     Effect,
-    HuDrift,
     Incident,
     Join,
     Leave,
@@ -34,8 +34,8 @@ PLAIN = Link(latency=1.0, bandwidth=100.0)
 A, B, C, D = FOUR.names
 
 
-def world(*incidents: Incident, link: Link = PLAIN, cloud: Link | None = None, seed: int = 7, day_s: float = 100.0) -> World:
-    return World(FOUR, link, incidents, cloud, seed, day_s)
+def world(*incidents: Incident, link: Link = PLAIN, cloud: Link | None = None, seed: int = 7) -> World:
+    return World(FOUR, link, incidents, cloud, seed)
 
 
 def send(w: World, at: float, src: str = A, dst: str = B, size: int = 100, seq: int = 0) -> float | str:
@@ -194,18 +194,21 @@ def test_back_agrees_with_walking_from_window_to_window(
     assert w.back(A, t) == (None if end == t else end)
 
 
-def test_scanners_slow_down_drift_and_save_dose() -> None:
-    w = world(
-        SlowScanner(A, 10, 20, 4),
-        SlowScanner(A, 15, 30, 2),
-        HuDrift(B, 100, 300, 0.5),
-        HuDrift(B, 200, None, -1),
-        DoseChange(C, 5, None, 0.5),
-    )
+def test_scanners_slow_down() -> None:
+    w = world(SlowScanner(A, 10, 20, 4), SlowScanner(A, 15, 30, 2))
     assert [w.slowdown(A, t) for t in (9, 10, 15, 20, 30)] == [1, 4, 8, 2, 1]
-    assert [w.hu_offset(B, t) for t in (100, 200, 300, 500)] == [0, 0.5, 0.0, -2.0]
-    assert [w.dose(C, t) for t in (4, 5, 1e9)] == [1, 0.5, 0.5]
-    assert (w.slowdown(D, 12), w.hu_offset(D, 12), w.dose(D, 12)) == (1, 0, 1)
+    assert w.slowdown(D, 12) == 1
+
+
+def test_what_befalls_a_scanner_is_told_in_the_order_of_the_scenario() -> None:
+    w = world(HuDrift(B, 100, 300, rate=0.5), TubeFailure(C, 7), DoseChange(B, 5, factor=0.5))
+    assert w.faults(B) == (
+        DeviceFault(B, "hu_drift", 100, 300, {"rate": 0.5}),
+        DeviceFault(B, "dose_change", 5, math.inf, {"factor": 0.5, "qa": False}),
+    )
+    assert w.faults(C) == (DeviceFault(C, "tube_failure", 7, math.inf, {"downtime_h": 0.0}),)
+    assert w.faults(A) == ()
+    assert w.changes(C)[0][2] == "began"
 
 
 def test_changes_are_told_once_by_the_first_named() -> None:
