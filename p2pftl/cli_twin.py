@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2pftl.errors import UsageError, nearest
+from p2pftl.errors import DataError, ScenarioError, UsageError, nearest
 
 if TYPE_CHECKING:
     from p2pftl.device.supplied import Check
     from p2pftl.device.whatif import Answer
+    from p2pftl.imaging.scanner import Scanner
 
+FAILED = 1  # exit code of a phantom that fails
 STORY = ("created", "lifecycle", "maintained", "happened", "quarantine", "desired", "acknowledged")
 
 app = typer.Typer(
@@ -49,6 +52,14 @@ Calm = Annotated[float, typer.Option(min=0, metavar="S", help="A series is compl
 Wait = Annotated[float, typer.Option(min=0, metavar="S", help="How long a dose report is waited for.")]
 
 
+PatientRule = Annotated[
+    str, typer.Option("--phantom-patient", metavar="PATTERN", help='Patient ids that are test objects, as in "QA*".', show_default=False)
+]
+ProtocolRule = Annotated[
+    str, typer.Option("--phantom-protocol", metavar="PATTERN", help="Protocol names that are test objects.", show_default=False)
+]
+
+
 @app.command()
 def show(place: Place, name: AnyName = None, local: Local = False) -> int:
     """Show what is known of a scanner, and since when and from where; without NAME one line per twin."""
@@ -58,7 +69,7 @@ def show(place: Place, name: AnyName = None, local: Local = False) -> int:
     for one in _names(place, name):
         log = words.opened(place, one)
         if name or place.is_file():
-            typer.echo(words.show(log.state, day_s=day_s, local=local))
+            typer.echo(words.show(log.state, calendar=words.Calendar.of(log, day_s), local=local))
         else:
             state = log.state
             about = [str(known) for path in ("attributes.vendor", "attributes.model", "config.kernel_group") if (known := state.get(path))]
@@ -83,7 +94,7 @@ def history(
             raise UsageError("E613", f"no such kind of fact: {one}", fix=nearest(one, FACTS))
     log = words.opened(place, name)
     kinds = () if everything else tuple(kind or STORY)
-    typer.echo(words.history(log, day_s=_day_s(place), kinds=kinds, last=last or 0))
+    typer.echo(words.history(log, calendar=words.Calendar.of(log, _day_s(place)), kinds=kinds, last=last or 0))
     left = sum(entry.fact.kind not in kinds for entry in log.entries)
     if left and not kind and not everything:
         typer.echo(f"and {left} readings, phantoms and exposures: --all shows them")
@@ -134,7 +145,7 @@ def whatif(
     ] = None,
     kvp: Annotated[float | None, typer.Option(min=1, metavar="KV", help="Another tube voltage.", show_default=False)] = None,
 ) -> int:
-    """Predict noise, contrast, sharpness, dose and tube life under another protocol. Nothing is sent to the scanner."""
+    """Predict noise, sharpness, dose, tube life and, in a run, accuracy under another protocol. Nothing is sent to the scanner."""
     if dose == 1 and kernel is None and slice_mm is None and kvp is None:
         raise UsageError("E613", "nothing is asked", fix="give --dose, --kernel, --slice or --kvp")
     from p2pftl.device import show as words
@@ -146,6 +157,7 @@ def whatif(
     typer.echo(f"{state.name}: {now.kvp:g} kV, {now.mas * now.dose:g} mAs, {now.slice_mm:g} mm, {now.kernel}")
     typer.echo(f"what if: {then.kvp:g} kV, {then.mas * then.dose:g} mAs, {then.slice_mm:g} mm, {then.kernel}")
     _answer(answer)
+    _model(place, state.name, now, then)
     if state.get("config.recon") is None:
         typer.echo("note: the headers do not say how it reconstructs; filtered backprojection is assumed")
     return 0
@@ -176,9 +188,11 @@ def simulate(
 def qa(
     places: Annotated[list[Path], typer.Argument(metavar="FILES_OR_DIR", help="DICOM of a water phantom.", show_default=False)],
 ) -> int:
-    """Measure water phantoms: HU, noise, uniformity, rings, sharpness; judged day by day, per scanner and protocol."""
+    """Measure water phantoms: HU, noise, uniformity, rings, sharpness; judged day by day. Exit code 1 if one fails."""
     from p2pftl.device.supplied import measure
 
+    for one in places:
+        _is_there(one, "give files, or the folder that holds them")
     found = measure(places)
     for place, (title, checks) in enumerate(found.checks.items()):
         typer.echo(("\n" if place else "") + title)
@@ -188,7 +202,7 @@ def qa(
     for code, numbers in sorted(found.refused.items()):
         listed = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
         typer.echo(f"not measured: {code}, files {listed} (in natural order of their paths)")
-    return 0
+    return FAILED if any(check.status == "fail" for checks in found.checks.values() for check in checks) else 0
 
 
 @app.command()
@@ -199,13 +213,17 @@ def watch(
     every: Every = 1.0,
     calm: Calm = 5.0,
     wait: Wait = 600.0,
+    patient: PatientRule = "",
+    protocol: ProtocolRule = "",
 ) -> int:
-    """Follow a folder into one twin per scanner, until Ctrl-C: configuration, dose and tube load, from headers and dose reports."""
+    """Follow a folder into one twin per scanner, until Ctrl-C: configuration, dose, tube load. Exit code 1 if a scanner's phantom fails."""
+    from p2pftl.device.headers import Site
     from p2pftl.device.watch import watch as follow
 
     _not_logs(out)
-    follow(folder, out, every=every, calm=calm, wait=wait, once=once, say=typer.echo)
-    return 0
+    _is_there(folder, "give the folder that DICOM files arrive in")
+    follow(folder, out, every=every, calm=calm, wait=wait, once=once, site=Site(patient, protocol), say=typer.echo)
+    return _failing(out)
 
 
 @app.command()
@@ -223,16 +241,38 @@ def receive(
     every: Every = 1.0,
     calm: Calm = 5.0,
     wait: Wait = 600.0,
+    patient: PatientRule = "",
+    protocol: ProtocolRule = "",
 ) -> int:
     """Receive DICOM (C-STORE) into one twin per scanner, until Ctrl-C. Needs the extra dicomnet."""
+    from p2pftl.device.headers import Site
     from p2pftl.device.receive import receive as listen
 
     for one in (title, *(callers or ())):
         if not (one.strip() and one.isascii() and one.isprintable() and len(one) <= 16 and "\\" not in one):
             raise UsageError("E613", f"{one!r} is no application entity title", fix="1 to 16 ASCII characters")
     listen(
-        folder, out, port=port, host=host, title=title, callers=callers or (), every=every, calm=calm, wait=wait, say=typer.echo
+        folder, out, port=port, host=host, title=title, callers=callers or (), every=every, calm=calm, wait=wait,
+        site=Site(patient, protocol), say=typer.echo,
     )  # fmt: skip
+    return 0
+
+
+@app.command()
+def service(
+    place: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of watched twins.", show_default=False)],
+    name: Name,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What was done: air_cal, water_cal, tube_replace ...", show_default=False)],
+    by: Annotated[str, typer.Option(metavar="WHO", help="Who did it, as a role.", show_default=False)],
+    part: Annotated[str, typer.Option(metavar="TEXT", help="Which part.", show_default=False)] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="What else is to remember.", show_default=False)] = "",
+    hours: Annotated[float, typer.Option(min=0, metavar="H", help="How long the scanner stood still.")] = 0.0,
+) -> int:
+    """Record a service that was done to a watched scanner: it is trusted again when its next phantoms pass."""
+    from p2pftl.device.service import serviced
+
+    state = serviced(place, name, kind, time.time(), by=by, part=part, note=note, downtime_h=hours)
+    typer.echo(f"{name}: {kind.replace('_', ' ')} recorded, now {state.lifecycle}")
     return 0
 
 
@@ -252,12 +292,37 @@ def _day_s(place: Path) -> float:
     """Seconds of a device day: as the run's scenario has it, else those of a day."""
     from p2pftl.device.tube import DAY
 
-    written = place / "scenario.yaml"
-    if not written.is_file():
+    run = _run_of(place)
+    if run is None:
         return DAY
     from p2pftl.scenario.load import load
 
-    return load(written).device.day_s
+    device = load(run / "scenario.yaml").device
+    return DAY if device is None else device.day_s
+
+
+def _run_of(place: Path) -> Path | None:
+    """The run folder that holds `place`: itself, or the one whose twins it is or is in."""
+    folders = (place, *place.absolute().parents[:2])
+    return next((one for one in folders if (one / "scenario.yaml").is_file() and (one == place or (one / "twins").is_dir())), None)
+
+
+def _is_there(place: Path, fix: str) -> None:
+    if not place.exists():
+        raise DataError("E301", "no such file or folder", where=place.name, fix=fix)
+
+
+def _failing(out: Path) -> int:
+    """Say which scanners' last phantom failed; the exit code."""
+    from p2pftl.device import show as words
+
+    code = 0
+    for name in filter(None, _names(out, None)):
+        state = words.opened(out, name).state
+        if state.get("qa.status") == "fail":
+            typer.echo(f"{name}: the last phantom failed, {state.get('qa.reason')}")
+            code = FAILED
+    return code
 
 
 def _not_logs(out: Path) -> None:
@@ -279,6 +344,27 @@ def _answer(answer: Answer) -> None:
         typer.echo(f"tube life left then: {life.p50:.0f} days (p10 {life.p10:.0f}, p90 {life.p90:.0f}), {answer.gained:+.0f} at the median")
     for note in answer.notes:
         typer.echo(f"note: {note}")
+
+
+def _model(place: Path, name: str, now: Scanner, then: Scanner) -> None:
+    """What the twin's final model makes of slices scanned so, where they can be; else why not."""
+    run = _run_of(place)
+    if run is None:
+        typer.echo("model metrics: none, this is not the folder of a run")
+        return
+    from p2pftl.rescan import rescan
+
+    try:
+        found = rescan(run, name, now, then)
+    except ScenarioError as error:
+        typer.echo(f"model metrics: none, {error.problem} ({error.fix})")
+        return
+    rows = [("accuracy", found.now["accuracy"], found.then["accuracy"]), ("AUROC", found.now["auroc"], found.then["auroc"])]
+    typer.echo(f"final model, {found.images} synthetic validation slices scanned anew:")
+    for label, before, after in rows:
+        shown = ["undefined" if value is None else f"{value:.3f}" for value in (before, after)]
+        change = "" if before is None or after is None else f"{after - before:+.3f}"
+        typer.echo(f"{label:<30}{shown[0]:>10}{shown[1]:>10}{change:>10}")
 
 
 def _check(check: Check) -> str:

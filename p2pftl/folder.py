@@ -7,12 +7,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from p2pftl.device.ledger import FILE as LEDGER
 from p2pftl.errors import UsageError
-from p2pftl.observe import record, report, summary
+from p2pftl.observe import logbook, record, report, summary
 
-SCENARIO, STATE, MODELS, PREVIEWS, CONTROL = "scenario.yaml", "state", "models", "previews", "control"
+SCENARIO, STATE, MODELS, PREVIEWS, CONTROL, TWINS = "scenario.yaml", "state", "models", "previews", "control", logbook.FOLDER
 FILES = (SCENARIO, record.FILE, summary.FILE, report.FILE)
-FOLDERS = (STATE, MODELS, PREVIEWS, CONTROL)
+FOLDERS = (STATE, MODELS, PREVIEWS, CONTROL, TWINS)
 
 
 class RunFolder:
@@ -73,6 +74,8 @@ class RunFolder:
         if held and not force:
             raise UsageError("E601", "is not empty", where=where, fix=f"{fix}, or --force to write over an earlier run")
         strange = sorted(held & {*FILES, *FOLDERS})
+        if (self.path / TWINS / LEDGER).exists():
+            raise UsageError("E601", f"holds {TWINS} of real scanners, which no run writes over", where=where, fix=fix)
         if strange and record.FILE not in held:
             raise UsageError("E601", f"holds {strange[0]}, but no run that could be written over", where=where, fix=fix)
 

@@ -18,12 +18,13 @@ from typing import Any
 from p2pftl import __version__
 from p2pftl.errors import P2pftlError, UsageError
 from p2pftl.events import Event, FitRejected, RoundDone, RunFinished, RunPlanned
-from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, RunFolder
+from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, TWINS, RunFolder
 from p2pftl.interrupts import Interrupts, unheard
 from p2pftl.keep import keep_models
 from p2pftl.observe import record, summary
 from p2pftl.observe.live import replay as show_again
 from p2pftl.observe.live import view as choose_view
+from p2pftl.observe.logbook import DeviceLogs
 from p2pftl.observe.plain import View
 from p2pftl.scenario.plan import Plan, compile_plan
 from p2pftl.scenario.resolved import resolved
@@ -139,8 +140,13 @@ class _Work:
     def _passes(self, plan: Plan) -> tuple[Outcome, Outcome | None]:
         """The run, and what the same twins learn alone if that is asked for and comes to an end."""
         self.folder.fill(resolved(self.scenario))
-        sinks: list[Sink] = [self.view, *_exporters(self.executor)]
+        logs = DeviceLogs(self.folder.path / TWINS)
+        sinks: list[Sink] = [self.view, logs, *_exporters(self.executor)]
         outcome = self._pass(plan, self.folder.path, sinks, self.folder.path.absolute() / PREVIEWS)
+        try:
+            logs.close()
+        except P2pftlError as error:
+            outcome.notes.append(str(error))
         if not (self.scenario.control and outcome.whole):
             return outcome, None
         self.view.status("the same twins once more, without any exchange")

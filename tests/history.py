@@ -18,6 +18,7 @@ def check_history(outcome: Outcome, run: Toy) -> None:
     _check_rounds(outcome)
     _check_frames(outcome, run)
     _check_merges(outcome, run)
+    _check_devices(outcome)
 
 
 def _check_rounds(outcome: Outcome) -> None:
@@ -72,6 +73,26 @@ def _check_merges(outcome: Outcome, run: Toy) -> None:
         turned = {(sender, twin, round): weight for (twin, sender, round), weight in edges.items()}
         assert turned.keys() == edges.keys()
         assert turned == edges or run.terms.aggregator != WeightedMean() or run.terms.mixing != Metropolis()
+
+
+def _check_devices(outcome: Outcome) -> None:
+    """A device log comes whole and in order; a withheld update is merged by nobody, and whoever withholds merges nothing."""
+    logged: Counter[str] = Counter()
+    held_back: set[tuple[str, int]] = set()
+    heads: dict[tuple[str, int], str] = {}
+    for event in outcome.events:
+        if isinstance(event, facts.DeviceLogged):
+            for entry in event.entries:
+                assert entry["n"] <= logged[event.twin], "no entry is left out"
+                assert heads.setdefault((event.twin, entry["n"]), entry["hash"]) == entry["hash"], "a revived device lives the same life"
+                assert entry["n"] == 0 or entry["previous"] == heads[event.twin, entry["n"] - 1]
+                logged[event.twin] = max(logged[event.twin], entry["n"] + 1)
+        if isinstance(event, facts.UpdateWithheld):
+            held_back.add((event.twin, event.round))
+        if isinstance(event, facts.StudiesArrived):
+            assert event.images > 0 <= event.held
+        if isinstance(event, facts.Merged) and (event.twin, event.round) in held_back:
+            assert event.weights.keys() <= {event.twin}
 
 
 def _symmetric(run: Toy) -> bool:

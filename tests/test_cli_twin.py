@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -125,6 +126,20 @@ def test_a_phantom_that_comes_twice_counts_once_and_other_files_are_numbered(dem
     assert SECRET not in out + err
 
 
+def test_a_phantom_that_fails_is_exit_code_1(demo: Path, tmp_path: Path) -> None:
+    for file in sorted((demo / "phantoms" / "ct-01").iterdir()):
+        data = dcmread(file)
+        data.RescaleIntercept = float(data.RescaleIntercept) + 9
+        data.save_as(tmp_path / file.name)
+    code, out, err = said("qa", tmp_path)
+    assert (code, err) == (1, "")
+    assert "fail  water" in out
+    twins = tmp_path.parent / "failing"
+    code, out, err = said("watch", tmp_path, "--once", "--every", 0.05, "--out", twins)
+    assert (code, err) == (1, "")
+    assert re.search(r"the last phantom failed, water \+[89]", out)
+
+
 def test_images_of_patients_are_no_phantoms_and_nothing_of_them_is_said(tmp_path: Path) -> None:
     a_series(tmp_path, 2)
     code, out, err = said("qa", tmp_path)
@@ -156,8 +171,8 @@ def test_watch_once_makes_twins_without_a_word_of_the_files(tmp_path: Path) -> N
         (["simulate", "--out", "DEMO"], "E601"),
         (["simulate", "--out", f"DEMO/ct-01{SUFFIX}/x"], "E510"),
         (["simulate", "--out", "x", "--incident", "hu_drift twin=ct-9 at=1 rate=1"], "E120"),
-        (["qa", "nowhere"], "E301"),
-        (["watch", "nowhere"], "E301"),
+        (["qa", "nowhere"], "E301 nowhere: no such file or folder; give files, or the folder"),
+        (["watch", "nowhere"], "E301 nowhere: no such file or folder; give the folder that DICOM files arrive in"),
         (["watch", "DEMO", "--out", "DEMO/x"], "E602"),
         (["watch", "DEMO", "--out", f"DEMO/ct-01{SUFFIX}"], "E510"),
         (["receive", "--port", "0", "--host", "0.0.0.0"], "E615"),
@@ -202,3 +217,32 @@ def test_the_page_has_every_command_option_and_incident() -> None:
     for name, option in options():
         assert any(f"`{name}`" in row and f"`{option}" in row for row in rows), f"{name} {option}"
     assert all(f"`{kind}`" in page for kind in KINDS)
+
+
+def test_a_service_is_recorded_for_a_watched_scanner_only(demo: Path, tmp_path: Path) -> None:
+    twins = tmp_path / "twins"
+    assert said("watch", demo / "phantoms" / "ct-01", "--once", "--every", 0.05, "--out", twins)[0] == 0
+    (name,) = [file.name.removesuffix(SUFFIX) for file in twins.glob(f"*{SUFFIX}")]
+    code, out, err = said("service", twins, name, "air_cal", "--by", "engineer", "--hours", 2)
+    assert (code, err) == (0, "")
+    assert "air cal recorded" in out
+    assert re.search(r"maintained +air cal, by engineer, down 2 h", said("history", twins, name)[1])
+    for folder, twin, kind, who, reason in (
+        (twins, name, "oil", "x", "E613"),
+        (twins, "x", "air_cal", "x", "E613"),
+        (twins, name, "air_cal", " ", "E613"),
+        (demo, "ct-01", "air_cal", "x", "E501"),
+    ):
+        code, out, err = said("service", folder, twin, kind, "--by", who)
+        assert (code, out) == (2, "")
+        assert reason in err
+
+
+def test_a_sites_rule_makes_phantoms_of_what_it_names(demo: Path, tmp_path: Path) -> None:
+    for file in (demo / "phantoms" / "ct-01").iterdir():
+        data = dcmread(file)
+        del data.QualityControlImage
+        data.save_as(tmp_path / file.name)
+    for rule, phantoms in ((), 0), (("--phantom-patient", "no*"), 0), (("--phantom-protocol", "q?"), 2):
+        out = said("watch", tmp_path, "--once", "--every", 0.05, "--out", tmp_path.parent / f"rule-{len(rule)}-{phantoms}", *rule)[1]
+        assert f"2 images ({phantoms} of phantoms)" in out

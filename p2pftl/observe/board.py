@@ -9,15 +9,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from p2pftl import events as fact
 from p2pftl.events import Event
+from p2pftl.observe.fleet import KINDS, Fleet, Tone
 from p2pftl.observe.units import scanner, some
 
 CLOUD = "cloud"
 QUIET_REFUSALS = frozenset({"E407", "E408", "E409"})  # duplicate, older incarnation, late: weather, counted but not announced
-Tone = Literal["bad", "warn", "good", "info"]
 
 
 @dataclass(slots=True)
@@ -87,6 +87,7 @@ class Board:
         self.cloud_last = 0
         self.wrong = 0
         self.credit = 0
+        self.fleet = Fleet()
         self.scored: Counter[str] = Counter()
         self.notes: deque[Note] = deque(maxlen=64)
         self.noted = 0
@@ -286,6 +287,12 @@ class Board:
         row.round = event.rounds
         self._count(row)
 
+    def _scanner(self, event: Event) -> None:
+        self.row(event.twin)
+        said = self.fleet.take(event)
+        if said is not None:
+            self._note(event.t, *said)
+
     def _finished(self, event: fact.RunFinished) -> None:
         self.status = event.status
 
@@ -337,4 +344,5 @@ _FOLD: dict[type[Event], Callable[[Board, Any], None]] = {
     fact.TwinLost: Board._twin_lost,
     fact.TwinDone: Board._twin_done,
     fact.RunFinished: Board._finished,
+    **dict.fromkeys(KINDS, Board._scanner),
 }

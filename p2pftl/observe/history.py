@@ -10,8 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from p2pftl import events as fact
+from p2pftl.device.tube import DAY
 from p2pftl.events import Event
+from p2pftl.observe import chronicle
 from p2pftl.observe.board import Board
+from p2pftl.observe.chronicle import Chronicle
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,16 @@ class Band:
     low: float
     high: float
     twins: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The weight that neighbour `by` gave to an update when it merged in its round `round`."""
+
+    t: float
+    by: str
+    round: int
+    weight: float
 
 
 Curves = dict[str, list[Point]]
@@ -85,6 +98,8 @@ class History:
     revivals: list[fact.Revived] = field(default_factory=list)
     losses_of_twins: list[fact.TwinLost] = field(default_factory=list)
     sent_at: list[tuple[float, int]] = field(default_factory=list)
+    devices: dict[str, Chronicle] = field(default_factory=dict)
+    given: dict[str, list[Given]] = field(default_factory=lambda: defaultdict(list))
     wall: float = 0.0
 
     def feed(self, event: Event, wall: float = 0.0) -> None:
@@ -150,6 +165,9 @@ class History:
         if event.twin not in event.weights and kept > 1e-9:
             self.influence[event.twin, event.twin] += kept
         self.merges.append((event.t, event.twin, frozenset(event.weights)))
+        if self.devices:
+            for sender, weight in event.weights.items():
+                self.given[sender].append(Given(event.t, event.twin, self.board.nth(event.round), weight))
 
     def _round(self, event: fact.RoundDone) -> None:
         self.ticks[event.twin].append(event.t)
@@ -191,6 +209,13 @@ class History:
 
     def _done(self, event: fact.TwinDone) -> None:
         self.ended[event.twin] = event.t
+
+    def _device(self, event: Event) -> None:
+        if event.twin not in self.devices:
+            facts = self.board.plan.facts if self.board.plan else {}
+            known = facts.get("twins", {}).get(event.twin, {}).get("device") or {}
+            self.devices[event.twin] = Chronicle(float(known.get("day_s", DAY)))
+        self.devices[event.twin].feed(event)
 
 
 def fold(stream: Iterable[tuple[float, Event]]) -> History:
@@ -263,4 +288,5 @@ _FOLD: dict[type[Event], Callable[[History, Any], None]] = {
     fact.Revived: History._revived,
     fact.TwinLost: History._twin_lost,
     fact.TwinDone: History._done,
+    **dict.fromkeys(chronicle.KINDS, History._device),
 }

@@ -17,6 +17,7 @@ from rich.text import Text
 from p2pftl.events import Event, RunPlanned
 from p2pftl.observe import record
 from p2pftl.observe.board import Board, Row
+from p2pftl.observe.fleet import Scanner
 from p2pftl.observe.plain import Plain, Quiet, View, counted
 from p2pftl.observe.units import NOTHING, clock, figure, seconds, size, some
 
@@ -36,6 +37,18 @@ STATES = {
     "lost": ("✖", "bold red"),
 }
 TONES = {"bad": ("✖", "red"), "warn": ("▲", "yellow"), "good": ("✔", "green"), "info": ("·", "dim")}
+LIVES = {  # word and colour of a scanner's lifecycle
+    "commissioning": ("new", "dim"),
+    "baseline": ("baseline", "cyan"),
+    "active": ("active", "green"),
+    "warn": ("warn", "yellow"),
+    "quarantined": ("QUARANT.", "bold red"),
+    "maintenance": ("service", "magenta"),
+    "verifying": ("verify", "cyan"),
+    "offline": ("OFFLINE", "red"),
+    "retired": ("retired", "dim"),
+}
+PARTS = ("calibration", "noise", "uniformity", "tube", "data_freshness")
 TROUBLE = {"lost": 0, "crashed": 1, "down": 2, "left": 3, "not yet": 4}
 
 
@@ -144,6 +157,8 @@ class Live:
         right.append(f"  {size(board.bytes)} sent", style="default")
         if width >= 90:
             right.append(f", {board.lost:,} lost, {board.refused:,} refused", style="dim")
+        if board.fleet.arrived and width >= 100:
+            right.append(f"  {board.fleet.arrived:,} new images", style="default")
         ending = f" {board.status}" if board.status else ""
         left = Text(f" round {board.mean_round}/{board.rounds}{ending} ")
         left.append_text(_progress(board.progress, max(8, width - left.cell_len - right.cell_len - 2)))
@@ -178,22 +193,27 @@ class _Rows:
 
     def table(self) -> Table:
         width, rounds = self.width, 2 * len(f"{self.board.rounds}") + 1
+        fleet, wide = self.board.fleet.known, width >= 110
+        held = any(scanner.held is not None for scanner in self.board.fleet.scanners.values())
+        scanners = self.scanners and (width >= 80 or not fleet)
         table = Table(box=None, padding=(0, 1), show_edge=False, header_style="dim", pad_edge=True)
         columns = [
             ("twin", self.name, "left", True),
-            ("scanner", 0, "left", self.scanners),
+            ("scanner", 0, "left", scanners),
             ("state", 12, "left", True),
             ("round", max(5, rounds), "right", True),
-            ("loss", 5, "right", width >= 72),
+            ("device", 14 if wide else 10, "left", fleet),
+            ("images", 6, "right", width >= 130 and held),
+            ("loss", 5, "right", width >= (100 if fleet else 72)),
             (f"{'val.' if self.split == 'validation' else self.split} accuracy", 6 + self.spark, "left", True),
-            ("partners", min(24, max(8, width - 104)), "left", width >= 110),
-            ("sent", 7, "right", width >= 66),
-            ("stale", 7, "right", width >= 94),
+            ("partners", min(24, max(8, width - (142 if fleet else 104))), "left", width >= (150 if fleet else 110)),
+            ("sent", 7, "right", width >= (92 if fleet else 66)),
+            ("stale", 7, "right", width >= (124 if fleet else 94)),
         ]
         left = width - sum(cells + 2 for _, cells, _, shown in columns if shown)
         longest = max([len(row.scanner) for row in self.board.rows.values()] or [0])
         self.short = left < longest
-        columns[1] = ("scanner", max(7, min(longest, left)), "left", self.scanners)
+        columns[1] = ("scanner", max(7, min(longest, left)), "left", scanners)
         self.shown = [column for column in columns if column[3]]
         for title, cells, justify, _ in self.shown:
             table.add_column(title, width=cells, justify="right" if justify == "right" else "left", no_wrap=True, overflow="ellipsis")
@@ -222,6 +242,8 @@ class _Rows:
             "scanner": _short(row.scanner) if self.short else row.scanner,
             "state": Text.assemble((f"{mark} ", style), (row.state, style), (again, "bold magenta")),
             "round": f"{row.round}/{self.board.rounds}",
+            "device": _device(self.board.fleet.of(row.name), self.width >= 110),
+            "images": _held(self.board.fleet.of(row.name)),
             "loss": figure(row.loss),
             "accuracy": self._accuracy(row),
             "partners": Text(_partners(row.partners), style="dim"),
@@ -239,6 +261,8 @@ class _Rows:
             "scanner": Text(_policy(policy), style="dim"),
             "state": Text("○ ready" if row.state == "waiting" else f"{mark} {row.state}", style=style),
             "round": str(self.board.cloud_merges),
+            "device": "",
+            "images": "",
             "loss": "",
             "accuracy": Text(last, style="dim"),
             "stale": "",
@@ -288,6 +312,25 @@ def _interesting(board: Board, split: str, room: int) -> list[Row]:
 
     chosen = {row.name for row in sorted(rows, key=worth)[: max(1, room - 1)]}
     return [row for row in rows if row.name in chosen]
+
+
+def _device(scanner: Scanner | None, wide: bool) -> Text:
+    """Where its life stands, and how healthy it is: one bar for the worst part, or one for each of PARTS; "?" for what is not known."""
+    if scanner is None or not scanner.lifecycle:
+        return Text(NOTHING, style="dim")
+    word, style = LIVES.get(scanner.lifecycle, (scanner.lifecycle[:8], ""))
+    shown = [scanner.health.get(part) for part in PARTS] if wide else [scanner.lowest]
+    return Text.assemble((f"{word:<8}", style), " ", *(_level(value) for value in shown))
+
+
+def _level(value: float | None) -> tuple[str, str]:
+    if value is None:
+        return "?", "dim"
+    return BARS[min(7, max(0, int(8 * value)))], "green" if value > 0.5 else "yellow" if value > 0.2 else "red"
+
+
+def _held(scanner: Scanner | None) -> str:
+    return NOTHING if scanner is None or scanner.held is None else f"{scanner.held:,}"
 
 
 def _spark(values: list[float], low: float, high: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, TextIO
@@ -13,6 +14,9 @@ from p2pftl.events import Event
 from p2pftl.observe.board import Board, Note
 from p2pftl.observe.units import clock, figure, seconds, size, some
 
+OUT_OF_ORDER = {  # what of a scanner's life is worth a word each round
+    "warn": "in doubt", "quarantined": "quarantined", "maintenance": "in maintenance", "verifying": "being verified", "offline": "offline",
+}  # fmt: skip
 MARK = {"bad": "!!", "warn": "! ", "good": "+ ", "info": "  "}
 
 
@@ -167,7 +171,16 @@ def standing(board: Board) -> str:
         words.append(f"{board.lost} lost")
     if board.refused:
         words.append(f"{board.refused} refused")
+    if board.fleet.arrived:
+        words.append(f"{board.fleet.arrived:,} new images")
+    words += _scanners(board)
     return f"round {board.mean_round}/{board.rounds}: " + ", ".join(words)
+
+
+def _scanners(board: Board) -> list[str]:
+    """How many scanners are not as they should be, by what they are."""
+    lives = Counter(scanner.lifecycle for scanner in board.fleet.scanners.values())
+    return [f"{lives[life]} {said}" for life, said in OUT_OF_ORDER.items() if lives[life]]
 
 
 def closing(board: Board) -> str:

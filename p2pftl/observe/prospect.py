@@ -50,6 +50,12 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table
     grid.add_row("predicted", f"{plan.rounds} rounds, {seconds(predicted['virtual_seconds'])} virtual, {cost}; incidents and losses aside")
     if packing:
         grid.add_row("on Ray", packing)
+    device = next((twin["device"] for twin in facts["twins"].values() if twin.get("device")), None)
+    if device:
+        grid.add_row(
+            "devices",
+            f"one behind every twin, a day is {seconds(device['day_s'])} virtual, {device['history']} days lived before the start",
+        )
     grid.add_row("seed", str(plan.seed))
     return grid
 

@@ -1,16 +1,19 @@
-"""The report of a run: one HTML file that needs no network, and a short text."""
+"""The report of a run: one HTML file that needs no network, a page per scanner beside it where twins have one, and a short text."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
+from p2pftl.device.troubles import KINDS
 from p2pftl.errors import CheckpointError
-from p2pftl.observe import record, sections, story, summary, traffic
+from p2pftl.observe import logbook, pages, record, scanners, sections, story, summary, traffic
 from p2pftl.observe.history import History, fold
 from p2pftl.observe.markup import tag, words
+from p2pftl.observe.pages import Subject
 from p2pftl.observe.sections import Told
 from p2pftl.observe.summary import Document
 
@@ -24,17 +27,20 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write(run: Path) -> Path:
-    """Build report.html of the run folder `run` and return its path.
+    """Build report.html of the run folder `run` and return its path; twins/<twin>.html for twins that have a device.
 
-    Reads events.msgpack, summary.json (worked out anew when absent), previews/<twin>.png and control/events.msgpack if there are any.
+    Reads events.msgpack, summary.json (worked out anew when absent), previews/<twin>.png, previews/<twin>-<incident>.png and
+    control/events.msgpack if there are any.
     Raises CheckpointError E501 or E505 when the events cannot be read, E510 when the report cannot be written.
     """
     told = _told(run)
+    named = scanners.chosen(told)
     parts = (
         sections.headline(told),
         sections.learning(told),
         sections.network(told),
         sections.incidents(told),
+        scanners.section(told, named),
         traffic.frames(told),
         sections.confusions(told),
         sections.twins(told),
@@ -42,15 +48,35 @@ def write(run: Path) -> Path:
         sections.again(told),
     )
     target = run / FILE
-    partial = target.with_name(f"{FILE}.tmp.{os.getpid()}")
+    title = told.document["name"] or "run"
     try:
-        partial.write_text(_page(told.document["name"], "\n".join(parts)), encoding="utf-8")
-        partial.replace(target)
+        for name in named:
+            page = pages.body(Subject(told, name), _pictures(run, told, name))
+            _put(run / logbook.FOLDER / f"{name}.html", _page(f"{name}, {title}", page))
+        _put(target, _page(title, "\n".join(parts)))
     except OSError as error:
         raise CheckpointError(
             "E510", "the report cannot be written", where=str(target), fix="is the folder yours and the disk not full?"
         ) from error
     return target
+
+
+def _pictures(run: Path, told: Told, name: str) -> list[tuple[str, Path]]:
+    """What there is to see of a twin: a slice of each class at the start, and slices before and after each incident."""
+    files = [("at the start, one slice of each class", run / "previews" / f"{name}.png")]
+    wanted = re.compile(rf"{re.escape(name)}-({'|'.join(sorted(KINDS))})(-\d+)?\.png")
+    beside = [file for file in sorted((run / "previews").glob(f"{name}-*.png")) if file.stem not in told.history.board.rows]
+    found = [(match, file) for file in beside if (match := wanted.fullmatch(file.name))]
+    files += [(f"{match[1].replace('_', ' ')}{match[2] or ''}: before and after, and what changed", file) for match, file in found]
+    return [(what, file) for what, file in files if file.is_file()]
+
+
+def _put(target: Path, text: str) -> None:
+    """Write so that a reader finds the old file or the new one."""
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_name(f"{target.name}.tmp.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(target)
 
 
 def markdown(run: Path) -> str:
@@ -87,7 +113,7 @@ def _page(name: str, body: str) -> str:
         tag("meta", charset="utf-8"),
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", words(f"{name or 'run'}: p2pftl report")),
+        tag("title", words(f"{name}: p2pftl report")),
         tag("style", style),
     )
     return "<!doctype html>\n" + tag("html", tag("head", *head), tag("body", tag("main", body)), lang="en") + "\n"

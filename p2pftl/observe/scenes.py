@@ -8,6 +8,7 @@ from typing import Any
 
 import networkx as nx
 
+from p2pftl.device.troubles import KINDS, MOMENTS
 from p2pftl.observe.board import CLOUD
 from p2pftl.observe.charts import Scale
 from p2pftl.observe.history import History, Span
@@ -17,7 +18,7 @@ from p2pftl.observe.units import figure, seconds, size
 ROWS = 40  # of the timeline
 LABELS, CROWD, EDGES = 40, 100, 3000  # of the topology picture: twins with names, twins with links to the cloud, edges
 CIVIDIS = ((0, 34, 78), (66, 78, 108), (124, 123, 120), (187, 173, 107), (254, 232, 56))  # Nunez et al. 2018, readable to all eyes
-OVERLAYS = frozenset({"slow_link", "cut_link", "partition", "slow_scanner", "hu_drift", "dose_change"})
+OVERLAYS = frozenset({"slow_link", "cut_link", "partition", "slow_scanner"}) | (KINDS.keys() - MOMENTS)
 
 
 def topology(history: History, width: float = 520, height: float = 430) -> str:

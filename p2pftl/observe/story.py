@@ -98,6 +98,22 @@ def traffic(history: History) -> str:
     return words
 
 
+def scanners(history: History) -> str:
+    """What befell the devices behind the twins, "" where there are none."""
+    if not history.devices:
+        return ""
+    shut = [name for name, device in sorted(history.devices.items()) if device.windows]
+    services = sum(len(device.services) for device in history.devices.values())
+    withheld = sum(len(device.withheld) for device in history.devices.values())
+    left_out = sum(event.images for device in history.devices.values() for event in device.withdrawn)
+    words = f"{some(len(history.devices), 'scanner')} lived their days behind the twins; "
+    words += f"{joined(shut)} {'was' if len(shut) == 1 else 'were'} quarantined, with {some(services, 'service')} in all" if shut else (
+        f"none was quarantined, with {some(services, 'service')} in all")  # fmt: skip
+    words += f"; {some(left_out, 'image')} left the training and validation sets and {some(withheld, 'update')} stayed with the twin."
+    adapted = sum(len(device.adapting) for device in history.devices.values())
+    return words + (f" After a change of protocol norm and head were adapted alone in {some(adapted, 'round')}." if adapted else "")
+
+
 def rejected(history: History) -> str:
     """Local fits that came to nothing."""
     fits = some(history.rejected, "local fit")
@@ -135,6 +151,7 @@ def markdown(document: Document, history: History) -> str:
     lines += ["", "What happened:", ""] if spans else []
     lines += ["- " + ": ".join(filter(None, (when(span), text))) for span, text in trouble(history, spans)]
     lines += ["", rejected(history)] if history.rejected else []
+    lines += ["", scanners(history)] if history.devices else []
     lines += ["", traffic(history), "", "| twin | test accuracy | AUROC | rounds | sent |", "|---|---:|---:|---:|---:|"]
     for name, twin in document["twins"].items():
         test = twin["test"]
