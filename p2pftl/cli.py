@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from p2pftl import cli_twin
+from p2pftl import cli_compare, cli_twin
 from p2pftl.errors import P2pftlError, UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ app = typer.Typer(
     help="Digital twins of CT scanners that learn from each other, peer to peer. Start with [bold]p2pftl new NAME[/bold].",
 )
 app.add_typer(cli_twin.app, name="twin")
+app.command()(cli_compare.compare)
+app.command()(cli_compare.sweep)
 
 ScenarioFile = Annotated[Path, typer.Argument(metavar="FILE", help="The scenario, a YAML file.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]

@@ -1,0 +1,63 @@
+"""`p2pftl compare` and `p2pftl sweep`: every variant with every seed, and what may be claimed. Thin like cli.py, and caught by it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Executor(StrEnum):
+    """Where the twins of each run live."""
+
+    ray = "ray"
+    local = "local"
+
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The scenario, a YAML file.", show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key in every run. Repeatable.", show_default=False)
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="N|LIST", help="How many seeds, or which: 5, or 1,4,9; the scenario's if not given.", show_default=False),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Runs at a time; one per core with the local executor, else one.", show_default=False)
+]
+Where = Annotated[Executor, typer.Option(help="Each run in one process, or Ray actors.")]
+Baseline = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Differences are to this one; the first if not given.", show_default=False)
+]
+Target = Annotated[str | None, typer.Option(metavar="METRIC=VALUE", help="When was it reached: accuracy=0.9.", show_default=False)]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of all runs and the table.", show_default=False)]
+Bounds = Annotated[bool, typer.Option("--bounds", help="Also learn alone, and with all studies in one place; tell the gap closed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
+
+
+def compare(
+    file: File, settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
+    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, out: Out = None, quiet: Quiet = False,
+) -> int:  # fmt: skip
+    """Run every variant of a scenario with every seed, and say which is better. Goes on where it was stopped."""
+    from p2pftl.compare.compare import Order
+    from p2pftl.compare.compare import compare as work
+
+    return work(Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet))
+
+
+def sweep(
+    file: File,
+    grid: Annotated[
+        list[str], typer.Option(metavar="KEY=A,B,C", help="Values of a key; with several grids, all combinations.", show_default=False)
+    ],
+    settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
+    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, out: Out = None, quiet: Quiet = False,
+) -> int:  # fmt: skip
+    """Run a scenario at every point of a grid with every seed, and compare the points. Goes on where it was stopped."""
+    from p2pftl.compare.compare import Order
+    from p2pftl.compare.compare import compare as work
+
+    return work(Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet, tuple(grid)))

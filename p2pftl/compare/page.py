@@ -1,0 +1,251 @@
+"""The comparison as one HTML page that needs no network: headline, tables with what may be claimed, curves, targets, confusion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import fmean
+
+from p2pftl.compare import drawing
+from p2pftl.compare.course import COSTS, RESULTS, STAY, Evaluation
+from p2pftl.compare.statistics import ALPHA, Gap, Limits
+from p2pftl.compare.table import SHARE, Arrival, Results, Row, headline
+from p2pftl.observe import charts
+from p2pftl.observe.markup import table, tag, words
+from p2pftl.observe.report import POLICY
+from p2pftl.observe.units import NOTHING, figure, seconds, signed, size, some
+
+NAMES = {
+    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
+    "auroc": "AUROC", "worst_accuracy": "Accuracy of the weakest twin", "bytes_sent": "Bytes sent", "virtual_seconds": "Virtual time",
+    "visits": "Images seen in training",
+}  # fmt: skip
+UNITS: Mapping[str, Callable[[float], str]] = {"bytes_sent": size, "virtual_seconds": seconds, "visits": lambda value: f"{value:,.0f}"}
+AXES: tuple[tuple[str, Callable[[Evaluation], float]], ...] = (
+    (drawing.ROUND, lambda one: float(one.round)),
+    ("virtual time, s", lambda one: one.t),
+    ("megabytes sent by all", lambda one: one.bytes / 1e6),
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says of the comparison itself.
+
+    metric, target: what learning curves and arrivals are about; uneven: variant -> what it has otherwise than the baseline;
+    failed: cell -> why; command: makes this page again.
+    """
+
+    name: str
+    kind: str
+    metric: str
+    target: float | None
+    uneven: Mapping[str, Sequence[str]]
+    failed: Mapping[str, str]
+    command: str
+
+
+def page(results: Results, about: About) -> str:
+    """Return the whole document."""
+    parts = [_header(results, about), _tables(results), _learning(results, about), _arrivals(results, about), _confusions(results)]
+    parts += [_costs(results), _footing(results, about), _method(results, about)]
+    style = files("p2pftl.observe").joinpath("report.css").read_text(encoding="utf-8")
+    head = (
+        tag("meta", charset="utf-8"),
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", words(f"{about.name}: p2pftl {about.kind}")),
+        tag("style", style + "table.said td:last-child { white-space: normal; min-width: 200px; }\n"),
+    )
+    body = tag("main", "\n".join(parts))
+    return "<!doctype html>\n" + tag("html", tag("head", *head), tag("body", body), lang="en") + "\n"
+
+
+def _header(results: Results, about: About) -> str:
+    badge = tag("span", "synthetic data", class_="badge") if results.synthetic else ""
+    top = tag("p", words(f"p2pftl {about.kind}"), class_="over") + tag("h1", words(about.name), " ", badge)
+    one = results.courses[0]
+    setting = (
+        f"{some(len(results.tables['accuracy']), 'variant')}, {some(len(results.seeds), 'seed')}, {some(len(results.courses), 'run')}; "
+        f"{one.test} test images, common to all twins. Differences are taken to {results.baseline}, seed by seed."
+    )
+    gaps = results.gaps()
+    lead = "".join(tag("p", words(line), class_="lead") for line in (headline(results, gaps) or [_verdicts(results)]))
+    failed = [f"{cell}: {reason}" for cell, reason in about.failed.items()]
+    lead += tag("p", words(f"{some(len(failed), 'run')} failed and is missing: {'; '.join(failed)}"), class_="warning") if failed else ""
+    lead += tag("p", words(setting), class_="note")
+    index = _colours(results)
+    drawn = drawing.means("Test accuracy: seeds, mean, 95 % interval", [(index[row.variant], row) for row in results.tables["accuracy"]])
+    side = tag("dl", *_figures(results, gaps), class_="figures")
+    return tag("header", top, lead) + tag("div", side, tag("figure", drawn), class_="beside")
+
+
+def _figures(results: Results, gaps: Mapping[str, Gap]) -> list[str]:
+    def one(name: str, value: str, under: str) -> str:
+        return tag("div", tag("dt", words(name)), tag("dd", words(value), tag("small", words(under))))
+
+    shown = []
+    best = max(gaps, key=lambda name: -math.inf if (share := gaps[name].share) is None else share, default="")
+    for name, gap in [(best, gaps[best])] if best else []:
+        under = f"95 % interval {100 * gap.interval[0]:.0f} to {100 * gap.interval[1]:.0f} %" if gap.interval else gap.reason
+        shown.append(one(f"gap closed by {name}", NOTHING if gap.share is None else f"{100 * gap.share:.0f} %", under))
+    known: Mapping[str | None, Row] = {row.variant: row for row in results.tables["accuracy"]}
+    ends = [end for end in dict.fromkeys([results.baseline, results.bound("lower"), results.bound("upper")]) if end in known]
+    shown += [one(str(end), figure(known[end].mean), f"accuracy, {_within(known[end].interval)}") for end in ends]
+    return shown[:4]
+
+
+def _verdicts(results: Results) -> str:
+    """The baseline against the others in a sentence."""
+    table = [row for row in results.tables["accuracy"] if row.verdict]
+    groups = [(word, [row.variant for row in table if row.verdict and row.verdict.word == word]) for word in ("better", "worse")]
+    told = [f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {word}" for word, names in groups if names]
+    rest = len(table) - sum(len(names) for _, names in groups)
+    told += [f"{some(rest, 'variant')} cannot be told apart from it"] if rest else []
+    return f"On test accuracy, against {results.baseline}: {'; '.join(told) or 'nothing to compare'}."
+
+
+def _tables(results: Results) -> str:
+    drawn = [tag("h3", words(NAMES[metric])) + _table(results, results.tables[metric]) for metric in RESULTS]
+    text = (
+        "Means over the twins on the common test images; interval: 95 %, by bootstrap over the seeds. Difference: to "
+        f"{results.baseline} on the same seeds, with the 95 % interval of Student's t. Both p values are two-sided and corrected over the "
+        "rows of their table by Holm's method; only the exact test (signs of the differences flipped) decides what is claimed."
+    )
+    return tag("section", tag("h2", "Results"), tag("p", words(text), class_="hint"), *drawn)
+
+
+def _table(results: Results, rows: Sequence[Row]) -> str:
+    if not any(row.values for row in rows):
+        return tag("p", "Undefined for every run.", class_="note")
+    best = max(row.mean for row in rows if row.mean is not None)
+    cells = []
+    for row in rows:
+        pair, mean = row.against, figure(row.mean)
+        shown = tag("b", "▲ ", mean, class_="best") if row.mean == best and len(rows) > 1 else mean
+        said = words(row.verdict.sentence) if row.verdict else ("the baseline" if row.variant == results.baseline else NOTHING)
+        cells.append([
+            words(row.variant), shown, _within(row.interval), str(len(row.values)),
+            signed(pair.mean) if pair else "", _signed_within(pair.interval) if pair else "", _p(row.exact), _p(row.t), said,
+        ])  # fmt: skip
+    heads = ("variant", ">mean", ">interval", ">seeds", ">difference", ">its interval", ">exact\u00a0p", ">t\u00a0test\u00a0p", "so it is")
+    return table(heads, cells, "said")
+
+
+def _learning(results: Results, about: About) -> str:
+    index = _colours(results)
+    drawn = []
+    for across, of in AXES:
+        bundles = [(index[name], drawing.bundle(name, list(results.by[name].values()), about.metric, of)) for name in index]
+        if any(one.points for _, one in bundles):
+            drawn.append(tag("figure", drawing.curves(f"Test {_small(about.metric)}", across, bundles)))
+    text = (
+        "Mean over the twins after each round; the line is the mean over the seeds, the band goes from the lowest seed to the highest. "
+        "Bytes count every frame once at its sender, lost ones and the cloud's included; who sends nothing is a level line."
+    )
+    key = drawing.key(index)
+    return tag("section", tag("h2", "Learning"), tag("p", words(text), class_="hint"), key, tag("div", *drawn, class_="grid2"))
+
+
+def _arrivals(results: Results, about: About) -> str:
+    rows = [_arrival(one) for one in results.arrivals(about.metric, about.target)]
+    text = (
+        f"The first of {STAY} evaluations in a row with a mean test {_small(about.metric)} at the target or above. Medians over all runs: "
+        "a run that did not get there counts as later than any that did. "
+    )
+    if about.target is None:
+        text += f"{100 * SHARE:g} % of its own best says how fast, not how well; --target {about.metric}=0.9 gives one target for all."
+    heads = ("variant", "target", ">reached by", ">rounds", ">virtual time", ">bytes")
+    return tag("section", tag("h2", "Time and bytes to a target"), tag("p", words(text), class_="hint"), table(heads, rows))
+
+
+def _arrival(one: Arrival) -> list[str]:
+    late = f"not in {one.cap:g}"
+    return [
+        words(one.variant), words(one.what), f"{one.reached} of {one.runs}",
+        late if one.rounds is None else f"{one.rounds:g}", NOTHING if one.seconds is None else seconds(one.seconds),
+        NOTHING if one.bytes is None else size(one.bytes),
+    ]  # fmt: skip
+
+
+def _confusions(results: Results) -> str:
+    drawn = []
+    for name, cells in results.by.items():
+        known = [one for one in cells.values() if one.confusion]
+        if not known:
+            continue
+        summed = [[fmean(cell) for cell in zip(*rows, strict=True)] for rows in zip(*(one.confusion for one in known), strict=True)]
+        classes = known[0].classes
+        cell = max(26.0, min(48.0, 250.0 / max(1, len(classes))))
+        picture = charts.matrix(summed, classes, classes, cell, shares=False)
+        drawn.append(tag("figure", picture, tag("figcaption", tag("b", words(name)))))
+    text = "Rows are the true class, columns what was predicted: images per seed, summed over the twins of a run (the pooled twin is one)."
+    grid = tag("div", *drawn, class_="multiples", style="grid-template-columns:repeat(auto-fill,minmax(190px,1fr))")
+    return tag("section", tag("h2", "Confusion"), tag("p", text, class_="hint"), grid)
+
+
+def _costs(results: Results) -> str:
+    names = [row.variant for row in results.tables["accuracy"]]
+    means = {metric: {row.variant: row.mean for row in results.tables[metric]} for metric in COSTS}
+    rows = []
+    for name in names:
+        shown = [(metric, means[metric].get(name)) for metric in COSTS]
+        rows.append([words(name), *(NOTHING if value is None else UNITS[metric](value) for metric, value in shown)])
+    heads = ("variant", *(f">{NAMES[metric].lower()}" for metric in COSTS))
+    return tag("section", tag("h2", "What it took"), tag("p", "Means over the seeds.", class_="hint"), table(heads, rows))
+
+
+def _footing(results: Results, about: About) -> str:
+    visits = results.visits()
+    rows = []
+    for row in results.variants:
+        if not results.by[row.name]:
+            continue
+        apart = list(about.uneven.get(row.name, ()))
+        share = visits.get(row.name)
+        if share is not None and abs(share - 1) > 0.01:
+            apart.append(f"saw {100 * share:.0f} % of the images that {results.baseline} saw")
+        said = "; ".join(apart) or ("the baseline" if row.name == results.baseline else "as the baseline")
+        rows.append([words(row.name), words(row.about), words(said)])
+    text = (
+        "Checked for every seed before anything ran: first parameters, test images, studies and who holds them, rounds, and images per "
+        "round. The images seen were counted afterwards."
+    )
+    drawn = table(("variant", "what it changes", "what it starts from"), rows, "said")
+    return tag("section", tag("h2", "Same footing"), tag("p", text, class_="hint"), drawn)
+
+
+def _method(results: Results, about: About) -> str:
+    several = f"{ALPHA:.2g}"
+    text = (
+        "An interval over seeds tells how much the result depends on the partition, the first head, the order and the network's "
+        "weather, not how much on which patients were tested: test images are common to all variants of a seed. "
+        f"With n seeds the exact test cannot give a p below 2 / 2^n: 6 seeds are the fewest that can fall below {several} for one row, "
+        "more for several rows."
+    )
+    if results.synthetic:
+        text += " All images are synthetic: patients and scanners are models, and nothing here is a claim about real ones."
+    return tag("section", tag("h2", "Run it again"), tag("p", words(text), class_="hint"), tag("pre", words(about.command)))
+
+
+def _colours(results: Results) -> dict[str, int]:
+    """Variant -> its place, which gives its colour."""
+    return {row.name: place for place, row in enumerate(results.variants) if results.by[row.name]}
+
+
+def _small(metric: str) -> str:
+    return NAMES[metric] if metric in ("f1", "auroc") else NAMES[metric].lower()
+
+
+def _within(limits: Limits | None) -> str:
+    return f"{limits[0]:.3f} to {limits[1]:.3f}" if limits else "one seed"
+
+
+def _signed_within(limits: Limits | None) -> str:
+    return f"{limits[0]:+.3f} to {limits[1]:+.3f}" if limits else NOTHING
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
