@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,12 +16,17 @@ from hypothesis import strategies as st
 from p2pftl import events as facts
 from p2pftl.agenda import Parcel
 from p2pftl.cloud.cloud import Cloud
+from p2pftl.cloud.clustered import Clustered
 from p2pftl.cloud.fedavg import FedAvg
-from p2pftl.cloud.seams import Coordinator, Upload
+from p2pftl.cloud.ifca import IFCA
+from p2pftl.cloud.memory import CloudState
+from p2pftl.cloud.seams import Coordinator, Memory, Upload
+from p2pftl.cloud.swarm_leader import SwarmLeader
 from p2pftl.errors import CheckpointError
 from p2pftl.gossip.codecs import Dense, TopK
 from p2pftl.gossip.pace import Asynchronous, Synchronous
 from p2pftl.gossip.partners import All, Nobody
+from p2pftl.params import Layout
 from p2pftl.policies import find, registered
 from p2pftl.swarm.local import LocalSwarm
 from p2pftl.terms import CloudTerms
@@ -31,9 +38,13 @@ from tests.history import check_history
 from tests.toys import Pull, Toy, conduct, play, toy
 
 SIZE = 6
-every = pytest.mark.parametrize(
-    "policy", [find("cloud", name)() for name in sorted(registered("cloud"))], ids=lambda policy: type(policy).__name__
-)
+FLAT = Layout(("a", "b"), ((4,), (2,)), ("weight", "statistic"), (0, 1))
+OURS: tuple[Coordinator, ...] = (
+    FedAvg(), Clustered(after=0), Clustered(after=0, linkage="single", gamma=0.0), IFCA(), IFCA(k=3),
+    SwarmLeader(1), SwarmLeader(1, "median"), SwarmLeader(1, "geometric_median"),
+)  # fmt: skip
+THEIRS = [kind() for kind in (find("cloud", name) for name in sorted(registered("cloud"))) if kind not in map(type, OURS)]
+every = pytest.mark.parametrize("policy", [*OURS, *THEIRS], ids=repr)
 calm = settings(deadline=None, max_examples=60)
 RANGES = (((0, 6),), ((0, 2), (4, 6)), ((3, 5),))
 
@@ -62,19 +73,39 @@ def Uneven(name: str, seed: int, rate: float) -> Pull:  # noqa: N802 (a task)
 
 @every
 @calm
-@given(given_=uploads(), data=st.data())
-def test_every_uploader_gets_the_tensors_it_sent_whatever_the_order(
-    policy: Coordinator, given_: dict[str, Upload], data: st.DataObject
+@given(first=uploads(), then=uploads(), data=st.data())
+def test_every_uploader_gets_the_tensors_it_sent_whatever_the_order_and_nothing_given_is_changed(
+    policy: Coordinator, first: dict[str, Upload], then: dict[str, Upload], data: st.DataObject
 ) -> None:
-    before = {name: upload.part.tobytes() for name, upload in given_.items()}
-    answers = policy.answer(given_, SIZE)
-    again = policy.answer(dict(data.draw(st.permutations(list(given_.items())))), SIZE)
-    assert answers.keys() == given_.keys()
-    for name, upload in given_.items():
-        assert answers[name].dtype == np.float32
-        assert answers[name].shape == upload.part.shape
-        assert answers[name].tobytes() == again[name].tobytes()
-        assert upload.part.tobytes() == before[name]
+    memory: Memory = {}
+    for given_ in (first, then):
+        before = {name: upload.part.tobytes() for name, upload in given_.items()}, CloudState(0, {}, memory).packed()
+        shuffled = dict(data.draw(st.permutations(list(given_.items()))))
+        reply, again = (policy.answer(order, FLAT, memory) for order in (given_, shuffled))
+        assert reply.offers.keys() == given_.keys()
+        for name, upload in given_.items():
+            assert len(reply.offers[name]) == len(again.offers[name]) >= 1
+            for part, other in zip(reply.offers[name], again.offers[name], strict=True):
+                assert (part.dtype, part.shape) == (np.float32, upload.part.shape)
+                assert np.isfinite(part).all()
+                assert part.tobytes() == other.tobytes()
+        assert before == ({name: upload.part.tobytes() for name, upload in given_.items()}, CloudState(0, {}, memory).packed())
+        assert CloudState(0, {}, reply.memory).packed() == CloudState(0, {}, again.memory).packed()
+        memory = reply.memory
+
+
+@every
+@calm
+@given(first=uploads(), then=uploads())
+def test_a_memory_that_was_saved_and_restored_gives_the_same_answer(
+    policy: Coordinator, first: dict[str, Upload], then: dict[str, Upload]
+) -> None:
+    memory = policy.answer(first, FLAT, {}).memory
+    saved = CloudState.unpacked(CloudState(1, {}, memory).packed()).memory
+    reply, revived = (policy.answer(then, FLAT, known) for known in (memory, saved))
+    assert reply.groups == revived.groups
+    for name in then:
+        assert [part.tobytes() for part in reply.offers[name]] == [part.tobytes() for part in revived.offers[name]]
 
 
 @every
@@ -82,7 +113,8 @@ def test_equal_models_stay_equal_and_one_twin_keeps_its_own(policy: Coordinator)
     part = np.array([1.1, -2.2, 3.3, 0.0, 1e-9, 1e9], np.float32)
     same = {name: Upload(part, RANGES[0], samples) for name, samples in (("a", 3), ("b", 7), ("c", 1))}
     for chosen in (same, {"b": same["b"]}):
-        assert all((answer == part).all() for answer in policy.answer(chosen, SIZE).values())
+        offers = policy.answer(chosen, FLAT, {}).offers
+        assert all((offer == part).all() for some in offers.values() for offer in some)
 
 
 @calm
@@ -95,10 +127,10 @@ def test_fedavg_is_the_mean_weighted_by_samples_over_those_that_sent_the_tensor(
     there = ~np.isnan(values)
     total = (samples[:, None] * there).sum(axis=0)
     mean = np.divide(np.where(there, samples[:, None] * values, 0).sum(axis=0), total, where=total > 0, out=np.zeros(SIZE))
-    answers = FedAvg().answer(given_, SIZE)
+    answers = FedAvg().answer(given_, FLAT, {}).offers
     for name, upload in given_.items():
         expected = np.concatenate([mean[start:stop] for start, stop in upload.ranges])
-        assert np.allclose(answers[name], expected, rtol=1e-6, atol=1e-6)
+        assert np.allclose(answers[name][0], expected, rtol=1e-6, atol=1e-6)
 
 
 # ---------------------------------------------------------------------- in a run
@@ -263,12 +295,21 @@ def test_the_cloud_refuses_what_is_no_upload() -> None:
     assert refusal.code == "E410"
 
 
-def test_a_restored_cloud_knows_its_round_and_who_was_revived() -> None:
+def test_a_restored_cloud_knows_its_round_who_was_revived_and_what_its_policy_remembers() -> None:
     run = cloudy()
     cloud, again = cloud_of(run), cloud_of(run)
     cloud.completed, cloud.mailbox.incarnations = 7, {"ct-02": 3}
+    cloud.memory = {"models": [np.arange(3, dtype=np.float32)], "homes": {"ct-02": 1}, "none": None, "deep": [[1, [2.5]]]}
     again.restore(cloud.snapshot(), 2)
     assert (again.completed, again.mailbox.incarnations, again.incarnation) == (7, {"ct-02": 3}, 2)
+    assert again.snapshot() == cloud.snapshot()
+    assert (again.memory["models"][0] == [0, 1, 2]).all()
+
+
+def test_the_state_of_an_older_version_is_e505() -> None:
+    body = msgpack.packb([7, {"ct-02": 3}])
+    with pytest.raises(CheckpointError, match="E505"):
+        cloud_of(cloudy()).restore(hashlib.sha256(body).digest() + body, 2)
 
 
 @pytest.mark.parametrize(
