@@ -29,6 +29,9 @@ class Attended:
     def advance(self, name: str, until: float) -> None:
         self.swarm.advance(name, until)
 
+    def flush(self) -> None:
+        self.swarm.flush()
+
     def completed(self) -> Sequence[Report]:
         with self.open():
             return self.swarm.completed()

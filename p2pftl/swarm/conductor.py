@@ -113,7 +113,8 @@ class Conductor:
             self._collect(self.seats[step.name], step)
 
     def __iter__(self) -> Iterator[Event]:
-        while self._dispatch():
+        going = self._dispatch()
+        while going:
             for report in self.swarm.completed():
                 if isinstance(report, Advanced):
                     self._advanced(report.step)
@@ -121,6 +122,8 @@ class Conductor:
                     self._delivered(report)
                 else:
                     self._died(report)
+            going = self._dispatch()
+            self.swarm.flush()  # nobody waits while the events are looked at
             yield from self._ripe()
         yield from self.remaining()
 

@@ -35,6 +35,9 @@ class LocalSwarm:
     def advance(self, name: str, until: float) -> None:
         self._told.append((name, until))
 
+    def flush(self) -> None:
+        pass
+
     def completed(self) -> Sequence[Report]:
         if self._lost:
             reports, self._lost = self._lost, []

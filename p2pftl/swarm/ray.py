@@ -152,6 +152,9 @@ class RaySwarm:
     def advance(self, name: str, until: float) -> None:
         self._orders.setdefault(self._lives[name], []).append((name, until))
 
+    def flush(self) -> None:
+        self._send_orders()
+
     def completed(self) -> Sequence[Report]:
         self._send_orders()
         quiet, asked = time.monotonic(), 0

@@ -50,6 +50,10 @@ class Swarm(Protocol):
         """Tell a participant how far it may go; its answer comes through completed()."""
         ...
 
+    def flush(self) -> None:
+        """Send on what `advance` said, if it was kept to be sent together; completed() does so too."""
+        ...
+
     def completed(self) -> Sequence[Report]:
         """Wait until at least one report is there; a step is reported before the delivery of its parcels."""
         ...
