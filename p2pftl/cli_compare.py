@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -34,18 +35,23 @@ Baseline = Annotated[
 Target = Annotated[str | None, typer.Option(metavar="METRIC=VALUE", help="When was it reached: accuracy=0.9.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of all runs and the table.", show_default=False)]
 Bounds = Annotated[bool, typer.Option("--bounds", help="Also learn alone, and with all studies in one place; tell the gap closed.")]
+Twins = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these twins' results count: ct-02,ct-03.", show_default=False)]
+Without = Annotated[str | None, typer.Option("--except", metavar="NAMES", help="All results but these twins' count.", show_default=False)]
+Reference = Annotated[str | None, typer.Option(metavar="NAME", help="Tell what every variant loses against this one.", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 
 def compare(
     file: File, settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
-    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, out: Out = None, quiet: Quiet = False,
+    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, twins: Twins = None, without: Without = None,
+    reference: Reference = None, out: Out = None, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run every variant of a scenario with every seed, and say which is better. Goes on where it was stopped."""
     from p2pftl.compare.compare import Order
     from p2pftl.compare.compare import compare as work
 
-    return work(Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet))
+    order = Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet)
+    return work(replace(order, twins=twins, without=without, reference=reference))
 
 
 def sweep(
@@ -54,10 +60,12 @@ def sweep(
         list[str], typer.Option(metavar="KEY=A,B,C", help="Values of a key; with several grids, all combinations.", show_default=False)
     ],
     settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
-    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, out: Out = None, quiet: Quiet = False,
+    baseline: Baseline = None, target: Target = None, bounds: Bounds = False, twins: Twins = None, without: Without = None,
+    reference: Reference = None, out: Out = None, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run a scenario at every point of a grid with every seed, and compare the points. Goes on where it was stopped."""
     from p2pftl.compare.compare import Order
     from p2pftl.compare.compare import compare as work
 
-    return work(Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet, tuple(grid)))
+    order = Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet, tuple(grid))
+    return work(replace(order, twins=twins, without=without, reference=reference))

@@ -14,6 +14,8 @@ import msgpack
 
 from p2pftl.errors import CheckpointError
 
+MOST_TESTED = 1 << 24  # bytes of all `Tested` of a run
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -126,6 +128,24 @@ class Scored(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tested(Event):
+    """What a twin's model of the last round says of each common test image, in their order, so that patients can be resampled.
+
+    classes: predicted class, a byte each; chances: per image the probability of every class in 255ths, a byte each. Which patient and
+    class an image is of, both numbers, stands in the plan's facts. Of a run too large for it (`tellable`) there is none.
+    """
+
+    round: int
+    classes: bytes
+    chances: bytes
+
+
+def tellable(answers: Mapping[str, bytes], twins: int) -> bool:
+    """Whether so many twins may each tell such answers: together at most MOST_TESTED bytes."""
+    return twins * sum(map(len, answers.values())) <= MOST_TESTED
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundDone(Event):
     round: int
     bytes_sent: int
@@ -134,11 +154,16 @@ class RoundDone(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class CloudMerged(Event):
-    """The cloud answered `twins` after its own `round`."""
+    """The cloud answered `twins` after its own `round`.
+
+    groups: twins that learn the same model, empty where all do; figures: what else its policy tells of itself.
+    """
 
     round: int
     twins: tuple[str, ...]
     samples: int
+    groups: tuple[tuple[str, ...], ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +284,7 @@ class RunFinished(Event):
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Merged, Scored, RoundDone,
+        RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Merged, Scored, Tested, RoundDone,
         CloudMerged, CloudMissed, DeviceLogged, DeviceChanged, StudiesArrived, StudiesWithdrawn, UpdateWithheld, Adapting,
         IncidentBegan, IncidentEnded, Crashed, Revived, TwinLost, TwinDone, RunFinished,
     )

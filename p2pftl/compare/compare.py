@@ -14,7 +14,7 @@ from typing import Any
 from p2pftl.compare import page, table
 from p2pftl.compare.bounds import LOCAL, POOLED, with_bounds, with_seed
 from p2pftl.compare.cells import Cell, Variant, cells, grid, seeds, variants
-from p2pftl.compare.course import Course, course
+from p2pftl.compare.course import EVERYBODY, Chosen, Course, course
 from p2pftl.compare.footing import uneven
 from p2pftl.compare.screen import Screen
 from p2pftl.compare.table import Results, targets
@@ -27,11 +27,13 @@ from p2pftl.observe.units import figure, signed
 MARK = "compare.json"
 PAGE, TIDY, SUMMARY = "compare.html", "compare.csv", "summary.csv"
 DONE, DEGRADED = 0, 3
+CHANGED = "it ended well, but of another scenario than was planned: p2pftl itself was changed meanwhile"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for. seeds: how many, or which; jobs: runs at a time, None for one per core; axes: of a sweep's grid."""
+    """What is asked for. seeds: how many, or which; jobs: runs at a time, None for one per core; axes: of a sweep's grid;
+    twins, without: names, by commas, of those whose results count, or do not; reference: losses are taken from this variant."""
 
     file: Path
     settings: Sequence[str] = ()
@@ -44,6 +46,9 @@ class Order:
     out: Path | None = None
     quiet: bool = False
     axes: Sequence[str] = ()
+    twins: str | None = None
+    without: str | None = None
+    reference: str | None = None
 
     @property
     def kind(self) -> str:
@@ -58,7 +63,9 @@ def compare(order: Order) -> int:
     metric, target = targets(order.target)
     found = grid(order.file, order.settings, order.axes) if order.axes else variants(order.file, order.settings)
     rows = with_bounds(found) if order.bounds else found
-    baseline = _baseline(rows, order.baseline)
+    baseline, chosen_twins = _baseline(rows, order.baseline), _twins(order, rows)
+    if order.reference is not None:
+        _known(order.reference, "--reference", [row.name for row in rows])
     chosen = seeds(order.file, order.settings, order.seeds)
     name = rows[0].scenario.name.removesuffix(f"-{rows[0].name}")
     out = order.out or Path("runs") / f"{name}-{'sweep' if order.axes else 'compare'}"
@@ -68,11 +75,11 @@ def compare(order: Order) -> int:
             work.run(chosen)
         except KeyboardInterrupt:
             work.stopped = True
-        courses = [_course(cell, done) for cell in work.all if (done := cell.summary) is not None]
+        courses = [_course(cell, done, chosen_twins) for cell in work.all if (done := cell.summary) is not None]
         if not courses:
             return work.nothing()
         about = page.About(name, order.kind, metric, target, work.uneven, work.failed, _command(order, out))
-        for line in _written(Results(rows, courses, baseline), about, out):
+        for line in _written(Results(rows, courses, baseline, chosen_twins, order.reference), about, out):
             print(line)
         return work.code(courses)
 
@@ -113,7 +120,7 @@ class _Comparison:
 
         def tell(running: Sequence[Cell], ended: Ended | None) -> None:
             if ended is not None and ended.cell.summary is None:
-                self.failed[f"{ended.cell.variant} seed {ended.cell.seed}"] = ended.reason
+                self.failed[f"{ended.cell.variant} seed {ended.cell.seed}"] = ended.reason or CHANGED
             screen(running, ended)
 
         with screen:
@@ -135,14 +142,35 @@ class _Comparison:
         return self.interrupts.code
 
 
-def _course(cell: Cell, document: Mapping[str, Any]) -> Course:
-    return course(cell.variant, cell.seed, document, (event for _, event in record.read(cell.folder / record.FILE)))
+def _course(cell: Cell, document: Mapping[str, Any], chosen: Chosen) -> Course:
+    return course(cell.variant, cell.seed, document, (event for _, event in record.read(cell.folder / record.FILE)), chosen)
+
+
+def _twins(order: Order, rows: Sequence[Variant]) -> Chosen:
+    """Whose results count. Raises UsageError E613."""
+    if order.twins is None and order.without is None:
+        return EVERYBODY
+    if order.twins is not None and order.without is not None:
+        raise UsageError("E613", "--twins and --except say the same thing twice", fix="give one of them")
+    option, text = ("--except", order.without) if order.twins is None else ("--twins", order.twins)
+    names = tuple(dict.fromkeys(part.strip() for part in str(text).split(",")))
+    known = rows[0].scenario.topology.build(rows[0].scenario.seed).names
+    for name in names:
+        _known(name, option, known, "twin")
+    if option == "--except" and len(names) == len(known):
+        raise UsageError("E613", "--except leaves nobody", fix="name fewer twins")
+    return Chosen(names, but=option == "--except")
+
+
+def _known(name: str, option: str, names: Sequence[str], what: str = "variant") -> None:
+    if name not in names:
+        raise UsageError("E613", f"{option} {name}: no such {what}", fix=nearest(name, names))
 
 
 def _baseline(rows: Sequence[Variant], wanted: str | None) -> str:
     names = [row.name for row in rows]
-    if wanted is not None and wanted not in names:
-        raise UsageError("E613", f"--baseline {wanted}: no such variant", fix=nearest(wanted, names))
+    if wanted is not None:
+        _known(wanted, "--baseline", names)
     if len(rows) < 2:
         raise UsageError("E613", "there is nothing to compare: the scenario has no variants", fix="add variants, or --bounds")
     return wanted or names[0]
@@ -151,7 +179,10 @@ def _baseline(rows: Sequence[Variant], wanted: str | None) -> str:
 def _command(order: Order, out: Path) -> str:
     verb = "sweep" if order.axes else "compare"
     words = ["p2pftl", verb, str(order.file), *(f"--grid {axis}" for axis in order.axes), *(f"--set {one}" for one in order.settings)]
-    words += [f"--{key} {value}" for key in ("seeds", "baseline", "target") if (value := getattr(order, key)) is not None]
+    words += [
+        f"--{key} {value}" for key in ("seeds", "baseline", "target", "twins", "reference") if (value := getattr(order, key)) is not None
+    ]
+    words += [f"--except {order.without}"] if order.without is not None else []
     words += ["--bounds"] if order.bounds else []
     return " ".join([*words, "--out", str(out)])
 
@@ -167,12 +198,17 @@ def _written(results: Results, about: page.About, out: Path) -> Iterator[str]:
             raise UsageError("E510", f"cannot be written (errno {error.errno})", where=str(out / name), fix="free some space") from error
     width = max(len(row.variant) for row in results.tables["accuracy"])
     kind = "synthetic test accuracy" if results.synthetic else "test accuracy"
-    yield f"{kind}, {len(results.seeds)} seeds, differences to {results.baseline}"
+    whose = f" of {results.chosen}" if results.chosen.names else ""
+    yield f"{kind}{whose}, {len(results.seeds)} seeds, differences to {results.baseline}"
     for row in results.tables["accuracy"]:
         limits = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]" if row.interval else ""
         said = f"{signed(row.against.mean)}  {row.verdict.sentence}" if row.against and row.verdict else "the baseline"
         yield f"  {row.variant:<{width}}  {figure(row.mean)} {limits:<16} {said}".rstrip()
     yield from table.headline(results, results.gaps())
+    for lost in results.losses("accuracy"):
+        within = f" [{lost.interval[0]:+.3f}, {lost.interval[1]:+.3f}]" if lost.interval else ""
+        yield f"{lost.variant} loses {lost.value:+.3f}{within} against {results.reference}"
+    yield from (one.sentence("accuracy", str(results.reference)) for one in results.ratios("accuracy"))
     yield from (f"{cell} failed: {reason}" for cell, reason in about.failed.items())
     yield f"report {out / PAGE}"
 
@@ -182,7 +218,7 @@ def _note(out: Path, order: Order, rows: Sequence[Variant], chosen: Sequence[int
     content = {
         "kind": order.kind, "scenario": str(order.file), "settings": list(order.settings), "grid": list(order.axes),
         "variants": {row.name: row.about for row in rows}, "seeds": list(chosen), "baseline": baseline,
-        "bounds": [LOCAL, POOLED] if order.bounds else [],
+        "bounds": [LOCAL, POOLED] if order.bounds else [], "twins": order.twins, "except": order.without, "reference": order.reference,
     }  # fmt: skip
     (out / MARK).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from p2pftl.events import Event, Fitted, Scored
+from p2pftl.compare.answers import MEASURES, Answers, answers
+from p2pftl.events import Event, Fitted, Scored, Tested
 from p2pftl.observe.history import Curves, History, Point
-from p2pftl.observe.summary import METRICS
+from p2pftl.observe.summary import METRICS, mean
+from p2pftl.scenario.plan import POOL
 
 RESULTS = (*METRICS, "worst_accuracy")
 """What is tabled and tested: means over the twins on the common test images, and the weakest twin's accuracy."""
+PATIENTS = tuple(f"patient_{metric}" for metric in MEASURES)
+"""The same by patient, where patients have several images."""
 COSTS = ("bytes_sent", "virtual_seconds", "visits")
 STAY = 2
 """Evaluations in a row that must be at the target or above it (ALGORITHMS.md §13)."""
@@ -31,9 +35,26 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Whose results count. names: these twins, or with `but` all others; no names: everybody. The pool of all studies always counts."""
+
+    names: tuple[str, ...] = ()
+    but: bool = False
+
+    def __contains__(self, twin: object) -> bool:
+        return not self.names or twin == POOL or (twin in self.names) != self.but
+
+    def __str__(self) -> str:
+        return ("all twins but " if self.but else "") + ", ".join(self.names) if self.names else "all twins"
+
+
+EVERYBODY = Chosen()
+
+
+@dataclass(frozen=True)
 class Course:
-    """One cell. values: RESULTS and COSTS, None where undefined; evaluations: metric -> over the rounds; confusion: summed over
-    the twins, rows true."""
+    """One cell, as the chosen twins had it. values: RESULTS, PATIENTS and COSTS, None where undefined; evaluations: metric -> over the
+    rounds; confusion: summed over the twins, rows true; twins: so many count; answers: single predictions, if the run has them."""
 
     variant: str
     seed: int
@@ -45,6 +66,7 @@ class Course:
     status: str
     twins: int
     test: int
+    answers: Answers | None = None
 
     def reached(self, metric: str, target: float) -> Evaluation | None:
         """The first of STAY evaluations in a row at `target` or above, None if there is none."""
@@ -64,11 +86,14 @@ class _Fold:
     history: History = field(default_factory=History)
     curves: dict[str, Curves] = field(default_factory=lambda: {metric: defaultdict(list) for metric in METRICS})
     visits: int = 0
+    tested: dict[str, Tested] = field(default_factory=dict)
 
     def feed(self, event: Event) -> None:
         self.history.feed(event)
         if isinstance(event, Fitted):
             self.visits += event.samples
+        elif isinstance(event, Tested):
+            self.tested[event.twin] = event
         elif isinstance(event, Scored) and event.split == "test":
             number = self.history.board.nth(event.round)
             for metric in METRICS:
@@ -76,23 +101,32 @@ class _Fold:
                     self.curves[metric][event.twin].append(Point(event.t, number, float(value)))
 
 
-def course(variant: str, seed: int, document: Mapping[str, Any], events: Iterable[Event]) -> Course:
-    """Fold the events of a finished run whose summary is `document`."""
+def course(variant: str, seed: int, document: Mapping[str, Any], events: Iterable[Event], chosen: Chosen = EVERYBODY) -> Course:
+    """Fold the events of a finished run whose summary is `document`. Costs are those of the whole run, whoever is chosen."""
     fold = _Fold()
     for event in events:
         fold.feed(event)
-    board = fold.history.board
-    twins = document["twins"]
-    worst = [value for twin in twins.values() if (value := twin["test"].get("accuracy")) is not None]
-    values: dict[str, float | None] = {metric: document["mean"].get(metric) for metric in METRICS}
-    values |= {"worst_accuracy": min(worst, default=None)}
+    plan = fold.history.board.plan
+    tests = {name: twin["test"] for name, twin in document["twins"].items() if name in chosen}
+    data = plan.facts.get("data", {}) if plan else {}
+    confusions = {name: test["confusion"] for name, test in tests.items() if test.get("confusion")}
+    single = answers(data, len(plan.classes), fold.tested, confusions) if plan else None
+    worst = [value for test in tests.values() if (value := test.get("accuracy")) is not None]
+    values: dict[str, float | None] = {**mean(tests.values()), "worst_accuracy": min(worst, default=None), **_by_patient(single)}
     values |= {"bytes_sent": document["bytes_sent"], "virtual_seconds": document["virtual_seconds"], "visits": fold.visits}
-    plan = board.plan
+    curves = {metric: {twin: line for twin, line in curves.items() if twin in chosen} for metric, curves in fold.curves.items()}
     return Course(
-        variant, seed, values, {metric: _evaluations(curves, fold.history) for metric, curves in fold.curves.items()},
-        plan.classes if plan else (), _summed([twin["test"].get("confusion") for twin in twins.values()]), bool(document["synthetic"]),
-        str(document["status"]), len(twins), int(plan.facts.get("data", {}).get("test", 0)) if plan else 0,
+        variant, seed, values, {metric: _evaluations(lines, fold.history) for metric, lines in curves.items()},
+        plan.classes if plan else (), _summed(list(confusions.values())), bool(document["synthetic"]),
+        str(document["status"]), len(tests), int(data.get("test", 0)), single,
     )  # fmt: skip
+
+
+def _by_patient(found: Answers | None) -> dict[str, float | None]:
+    """PATIENTS, None where every patient has one image, or all have images of several classes."""
+    if found is None or not found.slices or not len(found.persons.of):
+        return dict.fromkeys(PATIENTS)
+    return {f"patient_{metric}": float(values[0]) for metric, values in found.persons.measures().items()}
 
 
 def _evaluations(curves: Curves, history: History) -> list[Evaluation]:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from statistics import fmean
 
 from p2pftl.compare import drawing
-from p2pftl.compare.course import COSTS, RESULTS, STAY, Evaluation
+from p2pftl.compare.course import COSTS, STAY, Evaluation
 from p2pftl.compare.statistics import ALPHA, Gap, Limits
 from p2pftl.compare.table import SHARE, Arrival, Results, Row, headline
 from p2pftl.observe import charts
@@ -21,6 +21,8 @@ NAMES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
     "auroc": "AUROC", "worst_accuracy": "Accuracy of the weakest twin", "bytes_sent": "Bytes sent", "virtual_seconds": "Virtual time",
     "visits": "Images seen in training",
+    "patient_accuracy": "Accuracy by patient", "patient_balanced_accuracy": "Balanced accuracy by patient",
+    "patient_precision": "Precision by patient", "patient_recall": "Recall by patient", "patient_f1": "F1 by patient",
 }  # fmt: skip
 UNITS: Mapping[str, Callable[[float], str]] = {"bytes_sent": size, "virtual_seconds": seconds, "visits": lambda value: f"{value:,.0f}"}
 AXES: tuple[tuple[str, Callable[[Evaluation], float]], ...] = (
@@ -49,8 +51,8 @@ class About:
 
 def page(results: Results, about: About) -> str:
     """Return the whole document."""
-    parts = [_header(results, about), _tables(results), _learning(results, about), _arrivals(results, about), _confusions(results)]
-    parts += [_costs(results), _footing(results, about), _method(results, about)]
+    parts = [_header(results, about), _tables(results), _losses(results), _learning(results, about), _arrivals(results, about)]
+    parts += [_confusions(results), _costs(results), _footing(results, about), _method(results, about)]
     style = files("p2pftl.observe").joinpath("report.css").read_text(encoding="utf-8")
     head = (
         tag("meta", charset="utf-8"),
@@ -71,6 +73,7 @@ def _header(results: Results, about: About) -> str:
         f"{some(len(results.tables['accuracy']), 'variant')}, {some(len(results.seeds), 'seed')}, {some(len(results.courses), 'run')}; "
         f"{one.test} test images, common to all twins. Differences are taken to {results.baseline}, seed by seed."
     )
+    setting += f" Only these twins' results count: {results.chosen}." if results.chosen.names else ""
     gaps = results.gaps()
     lead = "".join(tag("p", words(line), class_="lead") for line in (headline(results, gaps) or [_verdicts(results)]))
     failed = [f"{cell}: {reason}" for cell, reason in about.failed.items()]
@@ -108,19 +111,27 @@ def _verdicts(results: Results) -> str:
 
 
 def _tables(results: Results) -> str:
-    drawn = [tag("h3", words(NAMES[metric])) + _table(results, results.tables[metric]) for metric in RESULTS]
+    drawn = [tag("h3", words(NAMES[metric] + _whose(results))) + _table(results, results.tables[metric]) for metric in results.results]
+    rows = [row for metric in results.results for row in results.tables[metric]]
+    over = "over the seeds and, within each, the test patients (where no single answers are known, and for AUROC and the weakest twin, "
+    over = f"{over}over the seeds alone)" if any(row.persons for row in rows) else "over the seeds"
     text = (
-        "Means over the twins on the common test images; interval: 95 %, by bootstrap over the seeds. Difference: to "
-        f"{results.baseline} on the same seeds, with the 95 % interval of Student's t. Both p values are two-sided and corrected over the "
+        f"Means over {results.chosen} on the common test images; interval: 95 %, by bootstrap {over}. Difference: to "
+        f"{results.baseline} on the same seeds, with the 95 % interval of Student's t, which is over the seeds alone, and where it can be "
+        "told the one by bootstrap over seeds and patients. Both p values are two-sided and corrected over the "
         "rows of their table by Holm's method; only the exact test (signs of the differences flipped) decides what is claimed."
     )
+    if any(metric.startswith("patient_") for metric in results.results):
+        several = max(one.answers.several for one in results.courses if one.answers)
+        text += " By patient: a patient is taken for the class of the highest mean probability over its images."
+        text += f" {some(several, 'patient')} with images of several classes left out there." if several else ""
     return tag("section", tag("h2", "Results"), tag("p", words(text), class_="hint"), *drawn)
 
 
 def _table(results: Results, rows: Sequence[Row]) -> str:
     if not any(row.values for row in rows):
         return tag("p", "Undefined for every run.", class_="note")
-    best = max(row.mean for row in rows if row.mean is not None)
+    best, apart = max(row.mean for row in rows if row.mean is not None), any(row.apart for row in rows)
     cells = []
     for row in rows:
         pair, mean = row.against, figure(row.mean)
@@ -128,10 +139,34 @@ def _table(results: Results, rows: Sequence[Row]) -> str:
         said = words(row.verdict.sentence) if row.verdict else ("the baseline" if row.variant == results.baseline else NOTHING)
         cells.append([
             words(row.variant), shown, _within(row.interval), str(len(row.values)),
-            signed(pair.mean) if pair else "", _signed_within(pair.interval) if pair else "", _p(row.exact), _p(row.t), said,
+            signed(pair.mean) if pair else "", _signed_within(pair.interval) if pair else "",
+            *([_signed_within(row.apart) if pair else ""] if apart else []), _p(row.exact), _p(row.t), said,
         ])  # fmt: skip
-    heads = ("variant", ">mean", ">interval", ">seeds", ">difference", ">its interval", ">exact\u00a0p", ">t\u00a0test\u00a0p", "so it is")
+    heads = ("variant", ">mean", ">interval", ">seeds", ">difference", ">t\u00a0interval", *([">with\u00a0patients"] if apart else []))
+    heads = (*heads, ">exact\u00a0p", ">t\u00a0test\u00a0p", "so it is")
     return table(heads, cells, "said")
+
+
+def _losses(results: Results) -> str:
+    """What is lost against the reference, and how much of it the baseline loses."""
+    if results.reference is None:
+        return ""
+    drawn = []
+    for metric in results.results:
+        rows = [[words(one.variant), f"{one.value:+.3f}", _signed_within(one.interval)] for one in results.losses(metric)]
+        said = "".join(tag("p", words(one.sentence(_small(metric), results.reference))) for one in results.ratios(metric))
+        if rows:
+            drawn.append(tag("h3", words(NAMES[metric] + _whose(results))) + table(("variant", ">loss", ">interval"), rows) + said)
+    text = (
+        f"Mean of {results.reference} minus mean of the variant, on the same seeds; below 0 it gains. Intervals: 95 %, by bootstrap, over "
+        "seeds and patients where single answers are known, else over the seeds. A share of a loss is told against half of it only where "
+        "the whole loss is shown, and where its interval lies on one side of a half."
+    )
+    return tag("section", tag("h2", words(f"Loss against {results.reference}")), tag("p", words(text), class_="hint"), *drawn)
+
+
+def _whose(results: Results) -> str:
+    return f" ({results.chosen})" if results.chosen.names else ""
 
 
 def _learning(results: Results, about: About) -> str:
@@ -142,7 +177,8 @@ def _learning(results: Results, about: About) -> str:
         if any(one.points for _, one in bundles):
             drawn.append(tag("figure", drawing.curves(f"Test {_small(about.metric)}", across, bundles)))
     text = (
-        "Mean over the twins after each round; the line is the mean over the seeds, the band goes from the lowest seed to the highest. "
+        f"Mean over {results.chosen} after each round; the line is the mean over the seeds, the band goes from the lowest seed to the "
+        "highest. "
         "Bytes count every frame once at its sender, lost ones and the cloud's included; who sends nothing is a level line."
     )
     key = drawing.key(index)
@@ -221,7 +257,8 @@ def _method(results: Results, about: About) -> str:
     several = f"{ALPHA:.2g}"
     text = (
         "An interval over seeds tells how much the result depends on the partition, the first head, the order and the network's "
-        "weather, not how much on which patients were tested: test images are common to all variants of a seed. "
+        "weather; one over patients, how much on who was tested: test images are common to all variants of a seed. "
+        "The tests are over seeds. "
         f"With n seeds the exact test cannot give a p below 2 / 2^n: 6 seeds are the fewest that can fall below {several} for one row, "
         "more for several rows."
     )

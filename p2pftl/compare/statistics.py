@@ -178,6 +178,11 @@ def _signs(count: int) -> Floats:
     return np.asarray(1.0 - 2.0 * patterns, np.float64)
 
 
+def limits(means: Floats) -> Limits:
+    """95 % percentile interval of resampled means; resamples in which there is none (NaN) are left out."""
+    return _quantiles(means[~np.isnan(means)])
+
+
 def _quantiles(means: Floats) -> Limits:
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2], method="inverted_cdf")  # few values: a distribution with steps
     return float(low), float(high)

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from p2pftl.compare.answers import Floats
 from p2pftl.compare.cells import Variant
-from p2pftl.compare.course import COSTS, RESULTS, Course, Evaluation
-from p2pftl.compare.statistics import Gap, Limits, Paired, Verdict, bootstrap, gap_closed, holm, paired, verdict
+from p2pftl.compare.course import COSTS, EVERYBODY, PATIENTS, RESULTS, Chosen, Course, Evaluation
+from p2pftl.compare.losses import Loss, Ratio, loss, ratio
+from p2pftl.compare.resampling import Resampling, over_seeds
+from p2pftl.compare.statistics import Gap, Limits, Paired, Verdict, bootstrap, gap_closed, holm, limits, paired, verdict
 
 SHARE = 0.95
 LOWER_IS_BETTER = frozenset(COSTS)
@@ -20,8 +23,9 @@ LOWER_IS_BETTER = frozenset(COSTS)
 
 @dataclass(frozen=True)
 class Row:
-    """One variant and one metric. values: of the seeds where it is defined; interval: bootstrap over seeds; against: the paired
-    differences to the baseline, None for itself; exact, t: p values after Holm's correction over the rows."""
+    """One variant and one metric. values: of the seeds where it is defined; interval: bootstrap over seeds and, with `persons`, over
+    patients too; against: the paired differences to the baseline, None for itself; apart: bootstrap interval of their mean, over seeds
+    and patients, None without single answers; exact, t: p values after Holm's correction over the rows."""
 
     variant: str
     metric: str
@@ -31,6 +35,8 @@ class Row:
     exact: float | None = None
     t: float | None = None
     verdict: Verdict | None = None
+    persons: bool = False
+    apart: Limits | None = None
 
     @property
     def mean(self) -> float | None:
@@ -53,12 +59,18 @@ class Arrival:
 
 
 class Results:
-    """All finished cells. rows: the variants in order; baseline: the one that differences are taken to."""
+    """All finished cells. rows: the variants in order; baseline: the one that differences are taken to; chosen: whose results count;
+    reference: the one that losses are taken from, if any."""
 
-    def __init__(self, rows: Sequence[Variant], courses: Sequence[Course], baseline: str) -> None:
-        self.variants, self.courses, self.baseline = rows, courses, baseline
+    def __init__(
+        self, rows: Sequence[Variant], courses: Sequence[Course], baseline: str, chosen: Chosen = EVERYBODY, reference: str | None = None
+    ) -> None:
+        self.variants, self.courses, self.baseline, self.chosen, self.reference = rows, courses, baseline, chosen, reference
         self.by = {name: {one.seed: one for one in courses if one.variant == name} for name in [row.name for row in rows]}
-        self.tables = {metric: self._table(metric) for metric in (*RESULTS, *COSTS)}
+        self.resampling = Resampling(courses)
+        by_patient = [metric for metric in PATIENTS if any(one.values.get(metric) is not None for one in courses)]
+        self.results = (*RESULTS, *by_patient)
+        self.tables = {metric: self._table(metric) for metric in (*self.results, *COSTS)}
 
     @property
     def seeds(self) -> list[int]:
@@ -81,6 +93,26 @@ class Results:
         for row in self.variants:
             if not row.bound and self.by[row.name]:
                 found[row.name] = gap_closed(*self._shared(metric, row.name, lower, upper))
+        return found
+
+    def losses(self, metric: str) -> list[Loss]:
+        """What every variant loses against the reference, on the seeds of both."""
+        found = []
+        for row in self.variants if self.reference else ():
+            names = (str(self.reference), row.name)
+            values = self._shared(metric, *names)
+            if row.name != self.reference and values[0]:
+                found.append(loss(row.name, values, self._drawn(metric, *names)))
+        return found
+
+    def ratios(self, metric: str) -> list[Ratio]:
+        """The loss of the baseline as a share of that of every other variant; bounds have none."""
+        found = []
+        for row in self.variants if self.reference not in (None, self.baseline) else ():
+            names = (str(self.reference), self.baseline, row.name)
+            values = self._shared(metric, *names)
+            if row.name not in names[:2] and not row.bound and values[0]:
+                found.append(ratio(names[1:], values, self._drawn(metric, *names)))
         return found
 
     def arrivals(self, metric: str, target: float | None) -> list[Arrival]:
@@ -119,8 +151,21 @@ class Results:
             said = None
             if against is not None and p is not None:
                 said = verdict(against, p, t[name], len(found), higher_is_better=metric not in LOWER_IS_BETTER)
-            table.append(Row(name, metric, values, bootstrap(values), against, p, t.get(name), said))
+            drawn, both = self._answered(metric, name), self._answered(metric, name, self.baseline) if against else None
+            interval = bootstrap(values) if drawn is None else limits(drawn[0])
+            apart = None if both is None else limits(both[0] - both[1])
+            table.append(Row(name, metric, values, interval, against, p, t.get(name), said, drawn is not None, apart))
         return table
+
+    def _answered(self, metric: str, *names: str) -> Floats | None:
+        """Means of `names` over seeds and patients drawn again [V, B], None where the patients cannot be."""
+        seeds = self._seeds(metric, *names)
+        return self.resampling.means(metric, [[self.by[name][seed] for seed in seeds] for name in names])
+
+    def _drawn(self, metric: str, *names: str) -> Floats | None:
+        """The same, over the seeds alone where the patients cannot be drawn again."""
+        found = self._answered(metric, *names)
+        return over_seeds(self._shared(metric, *names)) if found is None else found
 
     def _values(self, metric: str, name: str) -> dict[int, float]:
         found = {seed: one.values.get(metric) for seed, one in sorted(self.by[name].items())}
@@ -128,9 +173,12 @@ class Results:
 
     def _shared(self, metric: str, *names: str) -> list[list[float]]:
         """Values of `names` on the seeds that all have."""
+        seeds = self._seeds(metric, *names)
+        return [[self._values(metric, name)[seed] for seed in seeds] for name in names]
+
+    def _seeds(self, metric: str, *names: str) -> list[int]:
         known = [self._values(metric, name) for name in names]
-        seeds = [seed for seed in known[0] if all(seed in one for one in known)]
-        return [[one[seed] for seed in seeds] for one in known]
+        return [seed for seed in known[0] if all(seed in one for one in known)]
 
 
 def tidy(results: Results) -> str:
@@ -138,7 +186,7 @@ def tidy(results: Results) -> str:
     lines = [
         (one.variant, one.seed, metric, one.values.get(metric))
         for one in sorted(results.courses, key=lambda one: ([row.name for row in results.variants].index(one.variant), one.seed))
-        for metric in (*RESULTS, *COSTS)
+        for metric in (*results.results, *COSTS)
     ]
     return _csv(("variant", "seed", "metric", "value"), lines)
 
@@ -147,20 +195,25 @@ def summed(results: Results) -> str:
     """CSV with one line per variant and metric: everything that the page says of it."""
     head = (
         "metric", "variant", "seeds", "mean", "low", "high", "baseline", "pairs", "difference", "t_low", "t_high",
-        "p_exact", "p_exact_holm", "p_t", "p_t_holm", "verdict", "gap_closed", "gap_low", "gap_high",
+        "p_exact", "p_exact_holm", "p_t", "p_t_holm", "verdict", "gap_closed", "gap_low", "gap_high", "resampled", "low_difference",
+        "high_difference", "reference", "loss", "loss_low", "loss_high",
     )  # fmt: skip
     lines = []
     for metric, table in results.tables.items():
-        gaps = results.gaps(metric) if metric in RESULTS else {}
+        gaps = results.gaps(metric) if metric in results.results else {}
+        losses = {one.variant: one for one in results.losses(metric)} if metric in results.results else {}
         for row in table:
             pair, gap = row.against, gaps.get(row.variant)
             low, high = row.interval or (None, None)
             under, over = (pair.interval if pair else None) or (None, None)
             left, right = (gap.interval if gap else None) or (None, None)
+            lost = losses.get(row.variant)
+            resampled = "" if row.interval is None else "seeds and patients" if row.persons else "seeds"
             lines.append((
                 metric, row.variant, len(row.values), row.mean, low, high, results.baseline if pair else None, pair and pair.count,
                 pair and pair.mean, under, over, pair and pair.exact, row.exact, pair and pair.t, row.t,
-                row.verdict and row.verdict.word, gap and gap.share, left, right,
+                row.verdict and row.verdict.word, gap and gap.share, left, right, resampled, *(row.apart or (None, None)),
+                lost and results.reference, lost and lost.value, *((lost and lost.interval) or (None, None)),
             ))  # fmt: skip
     return _csv(head, lines)
 

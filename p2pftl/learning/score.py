@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +15,26 @@ from p2pftl.learning.features import Features, Look
 from p2pftl.learning.models import Model
 from p2pftl.params import Vector
 
+MOST_CLASSES = 256  # that a byte can tell apart
+
+
+class Answers(TypedDict):
+    """What a model says of each image of a cohort, in its order.
+
+    classes: the predicted class, a byte each; chances: per image the softmax of every class in 255ths, a byte each, 0 where not finite.
+    """
+
+    classes: bytes
+    chances: bytes
+
 
 class Score(TypedDict):
     """Metrics of one model on one cohort; None where a metric is undefined, never NaN.
 
     loss: mean cross-entropy; balanced_accuracy: mean recall over the classes that occur; precision, recall, f1: macro
     over all classes, 0 where a class has nothing to divide by (ALGORITHMS.md §13); auroc: binary, or one-vs-rest macro
-    over the classes that occur; confusion: rows true, columns predicted.
+    over the classes that occur; confusion: rows true, columns predicted; answers: the single predictions, if
+    asked for.
     """
 
     accuracy: float | None
@@ -31,6 +45,7 @@ class Score(TypedDict):
     auroc: float | None
     loss: float | None
     confusion: list[list[int]]
+    answers: NotRequired[Answers]
 
 
 def score(
@@ -43,11 +58,12 @@ def score(
     features: Features | None = None,
     depth: int = 0,
     shared: bool = False,
+    single: bool = False,
 ) -> Score:
     """Score the model `vector` on `cohort`; `model` is scratch space. An empty cohort leaves everything undefined.
 
     features: where what the first `depth` layer groups of this model make of the cohort is kept, which changes no byte;
-    shared: twins that have frozen more or less score on this same cohort.
+    shared: twins that have frozen more or less score on this same cohort; single: tell the answers too.
     """
     model.load(vector)
     model.rest()
@@ -58,7 +74,19 @@ def score(
             parts = [model.upper(block, depth).cpu() for block in features.blocks(look, vector, batch)]
         else:
             parts = [_logits(model, cohort, slice(at, at + batch)) for at in range(0, len(cohort), batch)]
-    return measure(torch.cat(parts) if parts else torch.empty(0, classes), labels)
+    logits = torch.cat(parts) if parts else torch.empty(0, classes)
+    found = measure(logits, labels)
+    if single and len(cohort) and classes <= MOST_CLASSES:
+        found["answers"] = answered(logits)
+    return found
+
+
+def answered(logits: Tensor) -> Answers:
+    """The single predictions of logits [N, classes], at most MOST_CLASSES of them."""
+    chances = torch.softmax(logits.double(), 1).nan_to_num(0.0)
+    return Answers(
+        classes=logits.argmax(1).numpy().astype(np.uint8).tobytes(), chances=(255 * chances).round().numpy().astype(np.uint8).tobytes()
+    )
 
 
 def measure(logits: Tensor, labels: Tensor) -> Score:

@@ -7,14 +7,18 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
+import numpy as np
 import pytest
 
+from p2pftl.compare.answers import Answers, Judged
 from p2pftl.compare.cells import Variant
-from p2pftl.compare.course import COSTS, RESULTS, Course, Evaluation, course
+from p2pftl.compare.course import COSTS, PATIENTS, RESULTS, Chosen, Course, Evaluation, course
 from p2pftl.compare.drawing import bundle, curves, stroke
 from p2pftl.compare.page import About, page
 from p2pftl.compare.table import Results, headline, summed, targets, tidy
+from p2pftl.draw import draw
 from p2pftl.errors import UsageError
 from p2pftl.events import Fitted, RoundDone, Scored
 from p2pftl.observe.summary import Summary
@@ -191,6 +195,42 @@ def test_the_page_stands_with_one_seed_without_bounds_and_with_failures(scenario
     assert "1 seed cannot show it" in text
     assert "E304 &lt;too few&gt;" in text
     assert "cannot be told apart" in text
+
+
+def answered(variant: str, seed: int, share: float) -> Course:
+    """A run whose one twin is right on a share of 24 patients with two images each."""
+    patients = np.repeat(np.arange(24), 2)
+    right = draw(seed, variant).random(24) < share
+    images = Judged(patients, patients % 2, np.where(right[patients], patients % 2, 1 - patients % 2)[None], 24, 2)
+    persons = Judged(np.arange(24), np.arange(24) % 2, np.where(right, np.arange(24) % 2, 1 - np.arange(24) % 2)[None], 24, 2)
+    values = {**dict.fromkeys((*RESULTS, *PATIENTS), float(right.mean())), **dict.fromkeys(COSTS, 1.0)}
+    return replace(made(variant, seed, share), values=values, answers=Answers(images, persons, 0, b"%d" % seed))
+
+
+def test_patients_and_chosen_twins_and_losses_are_on_the_page_and_in_the_table(scenario: Scenario) -> None:
+    rows = [Variant(name, scenario) for name in ("base", "unguarded", "calm")]
+    cells = [answered(row.name, seed, share) for row, share in zip(rows, (0.95, 0.5, 1.0), strict=True) for seed in SEEDS]
+    found = Results(rows, cells, "base", Chosen(("ct-01",), but=True), "calm")
+    table = {row.variant: row for row in found.tables["patient_accuracy"]}
+    against = table["unguarded"]
+    assert against.persons
+    assert against.against is not None
+    assert against.apart is not None
+    assert against.apart[0] < against.against.mean < against.apart[1] < 0
+    assert against.interval is not None
+    assert against.interval[0] < fmean(against.values) < against.interval[1]
+    text = sound(page(found, ABOUT))
+    for said in (
+        "all twins but ct-01", "Accuracy by patient (all twins but ct-01)", "Loss against calm", "Is that at most half? Yes.",
+        "over the seeds and, within each, the test patients",
+    ):  # fmt: skip
+        assert said in text, said
+    lines = {(row["metric"], row["variant"]): row for row in csv.DictReader(io.StringIO(summed(found)))}
+    assert lines["f1", "base"]["resampled"] == "seeds and patients"
+    assert lines["auroc", "base"]["resampled"] == "seeds"
+    assert lines["f1", "unguarded"]["reference"] == "calm"
+    assert float(lines["f1", "unguarded"]["loss_low"]) > 0
+    assert lines["f1", "calm"]["loss"] == ""
 
 
 def test_undefined_metrics_leave_a_page(scenario: Scenario) -> None:

@@ -112,6 +112,9 @@ def test_a_terminal_shows_a_table(bad: list[Cell]) -> None:
     [
         (["--baseline", "fedag"], "E613 --baseline fedag: no such variant; did you mean fedavg?"),
         (["--seeds", "x"], "E613"),
+        (["--reference", "fedag"], "E613 --reference fedag: no such variant; did you mean fedavg?"),
+        (["--twins", "ct-01,ct-99"], "E613 --twins ct-99: no such twin"),
+        (["--twins", "ct-01", "--except", "ct-02"], "E613 --twins and --except"),
         (["--target", "accuracy=7"], "E613"),
         (["--set", "variants={}"], "E613 there is nothing to compare"),
         (["--set", "data.patients=4"], "E304"),
@@ -156,11 +159,14 @@ def test_a_comparison_runs_goes_on_and_is_the_same_again(tmp_path: Path) -> None
     assert (code, err) == (0, "")
     assert "4 runs, 2 at a time" in text
     first = (out / "base" / "seed-1" / "events.msgpack").stat().st_mtime_ns
-    code, text, _ = said("compare", file, "--out", out, "--bounds", "--jobs", 2)
+    code, text, _ = said("compare", file, "--out", out, "--bounds", "--jobs", 2, "--except", "ct-01", "--reference", "pooled")
     assert "8 runs, 4 of them done before, 2 at a time" in text
     assert (out / "base" / "seed-1" / "events.msgpack").stat().st_mtime_ns == first
     page = (out / "compare.html").read_text(encoding="utf-8")
     assert "synthetic data" in page
+    assert "Loss against pooled" in page
+    table = list(csv.DictReader((out / "summary.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["resampled"] for row in table if row["metric"] == "f1"} == {"seeds and patients"}
     rows = list(csv.DictReader((out / "compare.csv").read_text(encoding="utf-8").splitlines()))
     assert {(row["variant"], row["seed"]) for row in rows} == {
         (name, seed) for name in ("base", "fedavg", "local", "pooled") for seed in "12"

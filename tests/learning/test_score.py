@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pftl.learning.models import Model, ModelSpec, prepare_torch
-from p2pftl.learning.score import measure, score
+from p2pftl.learning.score import answered, measure, score
 from tests.learning.blobs import blobs
 
 prepare_torch()
@@ -101,3 +101,24 @@ def test_a_cohort_scores_the_same_in_batches_of_any_size_and_the_model_is_not_ch
     assert np.array_equal(model.take(), vector)
     assert parts.pop("confusion") == whole.pop("confusion")
     assert parts == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_single_answers_are_those_of_the_confusion_matrix(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    truth, given = rng.integers(0, classes, 50), torch.from_numpy(rng.normal(size=(50, classes)))
+    said = np.frombuffer(answered(given)["classes"], np.uint8)
+    matrix = np.zeros((classes, classes), int)
+    np.add.at(matrix, (truth, said), 1)
+    assert measure(given, torch.from_numpy(truth))["confusion"] == matrix.tolist()
+    sums = np.frombuffer(answered(given)["chances"], np.uint8).reshape(50, classes).sum(1, dtype=int)
+    assert np.abs(sums - 255).max() <= classes / 2
+
+
+def test_single_answers_are_told_when_asked_for_and_change_nothing_else() -> None:
+    model, cohort = Model(ModelSpec(), 2, 3), blobs(12)
+    vector = model.take()
+    plain, told = (score(model, vector, cohort, 2, single=single) for single in (False, True))
+    assert len(told["answers"]["classes"]) == 12
+    assert len(told["answers"]["chances"]) == 24
+    assert told == {**plain, "answers": told["answers"]}
