@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from p2pftl.errors import DataError, ScenarioError, UsageError, nearest
+from p2pftl.observe.units import some
 
 if TYPE_CHECKING:
     from p2pftl.device.supplied import Check
@@ -360,7 +361,7 @@ def _model(place: Path, name: str, now: Scanner, then: Scanner) -> None:
         typer.echo(f"model metrics: none, {error.problem} ({error.fix})")
         return
     rows = [("accuracy", found.now["accuracy"], found.then["accuracy"]), ("AUROC", found.now["auroc"], found.then["auroc"])]
-    typer.echo(f"final model, {found.images} synthetic validation slices scanned anew:")
+    typer.echo(f"final model, {some(found.images, 'synthetic validation slice')} scanned anew:")
     for label, before, after in rows:
         shown = ["undefined" if value is None else f"{value:.3f}" for value in (before, after)]
         change = "" if before is None or after is None else f"{after - before:+.3f}"

@@ -24,7 +24,8 @@ from p2pftl.gossip.frames import PREFIX, Header
 from p2pftl.gossip.mixing import Metropolis, Similarity
 from p2pftl.gossip.pace import Asynchronous, Synchronous
 from p2pftl.gossip.seams import Side, Signs
-from p2pftl.imaging.archive import Arrivals
+from p2pftl.imaging.archive import PARTS, Archive, Arrivals
+from p2pftl.imaging.cohort import Cohort, Shard
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.task import Scene, Work
 from p2pftl.mirror import ENOUGH, Mirror, Watch
@@ -35,7 +36,7 @@ from p2pftl.terms import CloudTerms
 from p2pftl.world.incidents import Crash
 from p2pftl.world.topologies import Complete, Ring
 from tests.history import check_history
-from tests.toys import Judged, Outcome, Pull, Toy, Ward, play, toy
+from tests.toys import Grey, Judged, Outcome, Pull, Toy, Ward, play, toy
 
 FOUR = Ring(twins=4).build(1)
 BROKEN = {"ct-02": (Trouble("hu_step", 26.5, params={"hu": 8.0}),)}  # seen on day 27, virtual 2 s; repaired, verified and back by 6 s
@@ -230,6 +231,38 @@ def test_push_sum_loses_no_mass_to_a_twin_that_withholds_for_a_while(tmp_path: P
     assert np.abs(ends.sum(axis=0) - starts.sum(axis=0)).max() < 1e-5
 
 
+class Water(Grey):
+    """Images of nothing but water, in HU."""
+
+    def read(self, samples: Sequence[Any]) -> Cohort:
+        return replace(super().read(samples), pixels=np.zeros((len(samples), 24, 24), np.int16), unit="HU", pixel_mm=1.0)
+
+
+def watered(made: Ward) -> Mirror:
+    mirror = made("ct-02")
+    old, source = mirror.archive, Water()
+    shard = Shard(*(tuple(sample for one in old.patients.values() if one.part == part for sample in one.samples) for part in PARTS), ())
+    cohorts = {part: source.read(getattr(shard, part)) for part in PARTS}
+    mirror.archive = Archive("ct-02", made.seed, shard, source, cohorts, old.usual, made.arrivals)
+    return mirror
+
+
+def test_images_move_with_the_scanner_that_acquired_them_though_its_phantoms_lie_and_nobody_notices() -> None:
+    lying = {"ct-02": (Trouble("lying_qa", 20), Trouble("hu_drift", 27, params={"rate": 4.0}))}
+    calm, odd = watered(ward()), watered(ward(troubles=lying))
+    shifts = []
+    for t in (0.0, 1.9, 6.0, 12.0):
+        told = odd.advance(t, int(t))
+        calm.advance(t, int(t))
+        assert {event.quality for event in told if isinstance(event, facts.DeviceChanged)} <= {1.0}
+        assert (odd.withheld, odd.signs.lifecycle) == ("", "active")
+        seen, usual = (mirror.scene().cohorts["train"].pixels.astype(float).mean() for mirror in (odd, calm))
+        shifts.append(seen - usual)
+    assert shifts[:2] == [0.0, 0.0], "acquired before"
+    assert 4 < shifts[2] < 21, "4 HU a day since day 27, virtual 2 s"
+    assert shifts[2] + 8 < shifts[3] < 45
+
+
 # ---------------------------------------------------------------------- a device that changes
 
 
@@ -411,7 +444,7 @@ def test_a_foreseen_fit_is_the_one_that_comes_and_its_events_are_told_when_the_t
     for looks in (False, True):
         twin: Any = run("ct-02")
         found = list(twin.begin(0.0).events)
-        for _ in range(8):
+        for _ in range(5):
             coming = twin.foresee(math.inf) if looks else None
             if coming is not None:
                 assert coming.scene == twin._scene()

@@ -81,7 +81,10 @@ def scenario(folder: Path, studies: Path, table: Path, **changes: Any) -> Path:
     data = {"use": "dicom", "path": str(studies), "manifest": str(table), "size": 32, "broken": "skip"}
     base = {
         "name": "ward", "seed": 2, "rounds": 2, "topology": {"use": "complete", "names": [TWIN, "ct-02"]}, "fit": STORM["fit"],
-        "incidents": [{"kind": "crash", "twin": TWIN, "at": 0.3, "revive_after": 0.2}],
+        "incidents": [
+            {"kind": "crash", "twin": TWIN, "at": 0.3, "revive_after": 0.2}, {"kind": "hu_step", "twin": "ct-02", "day": 1, "hu": 9},
+        ],
+        "device": {"day_s": 0.2, "history": 21}, "arrivals": {"rate": 40_000},
     }  # fmt: skip
     return written(folder, base, **{**changes, "data": data | changes.get("data", {})})
 

@@ -37,8 +37,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def storm(place: Path, phantoms: Path) -> Path:
-    """Three twins and a cloud; an outage, a crash, a late joiner; and the same without exchange."""
-    return written(place, data={**STORM["data"], "cache": str(phantoms)})
+    """Three twins and a cloud; an outage, a crash, a late joiner; scanners, one quarantined, and new studies; the same without exchange."""
+    incidents = [*STORM["incidents"], {"kind": "hu_step", "twin": "ct-01", "day": 1, "hu": 9}]
+    return written(
+        place, data={**STORM["data"], "cache": str(phantoms)}, incidents=incidents, mixing="similarity",
+        device={"day_s": 0.2}, arrivals={"rate": 40_000, "start": 0.5},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def temporary(place: Path) -> Iterator[Path]:
 def test_a_run_is_done_and_says_where_it_left_what(first: Ran) -> None:
     assert (first.code, first.err) == (0, "")
     assert sorted(path.name for path in first.folder.iterdir()) == [
-        "control", "events.msgpack", "models", "previews", "report.html", "scenario.yaml", "summary.json",
+        "control", "events.msgpack", "models", "previews", "report.html", "scenario.yaml", "summary.json", "twins",
     ]  # fmt: skip
     assert sorted(path.name for path in (first.folder / "control").iterdir()) == ["events.msgpack", "models"]
     assert f"report {first.folder / 'report.html'}" in first.out
@@ -97,7 +101,10 @@ def test_the_recorded_events_are_the_printed_digest(first: Ran) -> None:
     assert isinstance(events[0], facts.RunPlanned)
     assert events[-1] == facts.RunFinished(t=events[-1].t, status="done")
     scripted = {event.kind for event in first.of(facts.IncidentBegan)}
-    assert scripted == {"outage", "crash", "join"}
+    assert scripted == {"outage", "crash", "join", "hu_step"}
+    for kind in (facts.StudiesArrived, facts.StudiesWithdrawn, facts.UpdateWithheld, facts.DeviceChanged):
+        assert first.of(kind, "ct-01"), kind
+    assert first.of(facts.StudiesArrived, "ct-02"), "of the twin that was revived"
     assert [event.scripted for event in first.of(facts.Crashed)] == [True]
 
 
@@ -148,7 +155,7 @@ def test_the_report_needs_no_network(first: Ran) -> None:
     links = Links()
     links.feed(first.page)
     assert links.fetched
-    assert all(link.startswith(("data:image/", "#")) for link in links.fetched)
+    assert all(link.startswith(("data:image/", "#", "twins/ct-0")) for link in links.fetched)
     assert not links.tags & {"script", "link", "iframe", "object", "embed", "form"}
     assert not re.search(r"url\((?!['\"]?(data:|#))|@import|https?://", re.sub(r"http://www\.w3\.org/\S+", "", first.page))
     assert "default-src &#x27;none&#x27;" in first.page or "default-src 'none'" in first.page

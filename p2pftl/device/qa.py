@@ -63,7 +63,8 @@ def judge(reading: Reading, baseline: Baseline, charts: Charts, policy: QaPolicy
     after = charts.update(reading, baseline, policy.charts)
     alarms = after.alarms(policy.charts)
     if alarms and repeat is not None:
-        broken += beyond(repeat, baseline, policy.limits)
+        said = {name.split()[0] for name in broken}
+        broken += tuple(name for name in beyond(repeat, baseline, policy.limits) if name.split()[0] not in said)
         again = charts.update(repeat, baseline, policy.charts)
         confirmed = tuple(name for name in alarms if name in again.alarms(policy.charts))
         if confirmed:

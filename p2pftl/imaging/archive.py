@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Interval
 
 from p2pftl.draw import draw
 from p2pftl.errors import DataError, ScenarioError, nearest
@@ -46,7 +46,7 @@ class Arrivals:
     begins, at least one; keep: newest studies of a patient that are learnt from.
     """
 
-    rate: Annotated[float, Gt(0)] = 4.0
+    rate: Annotated[float, Interval(gt=0, le=1e6)] = 4.0
     start: Annotated[float, Interval(gt=0, le=1)] = 0.5
     keep: Annotated[int, Ge(1)] = 1
 

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from p2pftl.imaging.boxes import BoxCohort, Boxes, outlined
 from p2pftl.imaging.cohort import Cohort
 
 LEAST_SPAN = 50.0  # HU (or grey levels) of difference that are black or white, at least
 STRIP = 14  # pixels of text above a picture
+THERE, FOUND = (80, 220, 100), (255, 150, 40)  # frames: green around findings, orange around what was found
 
 
 def write_preview(cohort: Cohort, path: Path) -> None:
-    """Write one slice of each class, side by side, as a grey PNG in the cohort's window."""
+    """Write one slice of each class, side by side, as a PNG in the cohort's window, grey but for the frames around findings."""
     rows = [int(np.flatnonzero(cohort.labels == label)[0]) for label in np.unique(cohort.labels)]
-    _save(np.hstack(list(cohort.images(rows)[:, 0])), path)
+    if isinstance(cohort, BoxCohort):
+        write_found(cohort, rows, [], path)
+    else:
+        _save(np.hstack(list(cohort.images(rows)[:, 0])), path)
+
+
+def write_found(cohort: BoxCohort, rows: Sequence[int], found: Sequence[Boxes], path: Path) -> None:
+    """Write some images side by side with frames: THERE around what is there, FOUND around what was `found` in each (if given)."""
+    layers = [[(boxes, FOUND)] for boxes in found] or [[] for _ in rows]
+    pictures = [
+        outlined(picture, [*layer, (cohort.boxes[row], THERE)])
+        for row, picture, layer in zip(rows, cohort.images(rows)[:, 0], layers, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.hstack(pictures)).save(path, optimize=True)
 
 
 def write_change(pair: Cohort, path: Path, title: str) -> None:

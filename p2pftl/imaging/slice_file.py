@@ -54,7 +54,8 @@ class Header:
 
     position: mm along the slice normal, None where the file does not say; orientation: six direction cosines;
     spacing: (between rows, between columns) mm; padding: stored values (lowest, highest) that mean "no measurement";
-    phantom: QualityControlImage (0028,0300) says so; pixels_at, pixels_long: byte offset and length of PixelData (length -1 when encapsulated).
+    phantom: QualityControlImage (0028,0300) says so; pixels_at, pixels_long: byte offset and length of PixelData (length -1 when
+    encapsulated).
     """
 
     rows: int

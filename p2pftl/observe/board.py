@@ -12,8 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from p2pftl import events as fact
+from p2pftl.device.troubles import MOMENTS
 from p2pftl.events import Event
 from p2pftl.observe.fleet import KINDS, Fleet, Tone
+from p2pftl.observe.lead import ACCURACY, FOUND, Lead, planned
 from p2pftl.observe.units import scanner, some
 
 CLOUD = "cloud"
@@ -22,7 +24,8 @@ QUIET_REFUSALS = frozenset({"E407", "E408", "E409"})  # duplicate, older incarna
 
 @dataclass(slots=True)
 class Row:
-    """What is known of one participant. `trace` holds accuracies in order, per split; `metrics` the last ones."""
+    """What is known of one participant. `trace` holds what the run is told by (accuracy, or a detector's mAP@0.5) in
+    order, per split; `metrics` all that was scored last."""
 
     name: str
     scanner: str = ""
@@ -55,7 +58,7 @@ class Row:
         return next((word for word, holds in states if holds), self.activity)
 
     def accuracy(self, split: str) -> float | None:
-        """The last accuracy on `split`."""
+        """The last accuracy on `split`, or mAP@0.5 of a detector."""
         trace = self.trace.get(split)
         return trace[-1] if trace else None
 
@@ -76,6 +79,7 @@ class Board:
 
     def __init__(self) -> None:
         self.plan: fact.RunPlanned | None = None
+        self.lead: Lead = ACCURACY
         self.rows: dict[str, Row] = {}
         self.cloud: Row | None = None
         self.now = 0.0
@@ -172,7 +176,7 @@ class Board:
     # folds, one per kind of event
 
     def _planned(self, event: fact.RunPlanned) -> None:
-        self.plan = event
+        self.plan, self.lead = event, planned(event.facts)
         for name, facts in event.facts.get("twins", {}).items():
             self.row(name).scanner = scanner(facts.get("scanner"))
         if event.facts.get("cloud"):
@@ -222,14 +226,17 @@ class Board:
         row = self.row(event.twin)
         row.metrics[event.split] = event.metrics
         self.scored[event.split] += 1
-        accuracy = event.metrics.get("accuracy")
-        if accuracy is not None:
-            row.trace.setdefault(event.split, []).append(float(accuracy))
+        if FOUND.key in event.metrics:
+            self.lead = FOUND
+        value = event.metrics.get(self.lead.key)
+        if value is not None:
+            row.trace.setdefault(event.split, []).append(float(value))
 
     def _round_done(self, event: fact.RoundDone) -> None:
         row = self.row(event.twin)
         self.base = min(self.base, event.round)
         row.round = max(row.round, self.nth(event.round))
+        self.fleet.mark(event.twin, event.round + 1)
         self._count(row)
 
     def _cloud_merged(self, event: fact.CloudMerged) -> None:
@@ -257,7 +264,7 @@ class Board:
             row.down = max(0, row.down - (event.kind == "outage"))
             row.left = row.left and event.kind != "leave"
             self._count(row)
-        if event.kind not in ("crash", "join"):  # a revival has its own event, and joining ends nothing
+        if event.kind not in ("crash", "join", *MOMENTS):  # a revival has its own event, and these end nothing
             self._note(event.t, "good", over(event, self.touched(event)))
 
     def _crashed(self, event: fact.Crashed) -> None:
@@ -272,6 +279,7 @@ class Board:
     def _revived(self, event: fact.Revived) -> None:
         row = self.row(event.twin)
         row.crashed, row.incarnation = False, event.incarnation
+        self.fleet.go_back(event.twin, event.round)
         self._note(event.t, "good", f"{event.twin} is back as incarnation {event.incarnation}, after {some(event.round, 'round')}")
 
     def _twin_lost(self, event: fact.TwinLost) -> None:

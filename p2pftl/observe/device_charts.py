@@ -53,8 +53,9 @@ def uniformity(device: Chronicle, policy: QaPolicy) -> str:
 
 
 def rings(device: Chronicle, policy: QaPolicy) -> str:
+    """The ring index with the limit of the first protocol; a sharper kernel has another one, so only what was in doubt gets a dot."""
     limit = policy.limits.ring_hu
-    alarms = [(device.day(one.t), one.ring, one.reason) for one in device.mornings if one.ring > limit]
+    alarms = [(device.day(one.t), one.ring, one.reason) for one in device.mornings if one.ring > limit and one.reason]
     return _phantoms(device, "Ring index, HU", [_mornings(device, lambda one: one.ring)], [(limit, f"{limit:.2g} warns")], alarms, 0.0)
 
 

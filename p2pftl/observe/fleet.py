@@ -12,6 +12,7 @@ from p2pftl.observe.units import seconds, some
 
 Tone = Literal["bad", "warn", "good", "info"]
 TONES: dict[str, Tone] = {"active": "good", "warn": "warn", "quarantined": "warn", "offline": "warn", "retired": "warn"}
+HALF = 0.5  # quality of a device in doubt
 NEVER = -2  # a round before all rounds, and before the one before them
 
 
@@ -36,6 +37,7 @@ class Scanner:
     silent: int = NEVER
     silence: str = ""
     adapted: int = NEVER
+    sums: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # rounds done -> arrived, left_out, withheld by then
 
     @property
     def lowest(self) -> float | None:
@@ -65,15 +67,38 @@ class Fleet:
             self.arrived += event.images
         return _FOLD[type(event)](scanner, event)
 
+    def mark(self, twin: str, rounds: int) -> None:
+        """`twin` has done `rounds`: it may be revived from here."""
+        if (scanner := self.scanners.get(twin)) is not None:
+            scanner.sums[rounds] = scanner.arrived, scanner.left_out, scanner.withheld
+
+    def go_back(self, twin: str, rounds: int) -> None:
+        """`twin` was revived after `rounds` and tells again what came after them: count it once."""
+        if (scanner := self.scanners.get(twin)) is not None:
+            before = scanner.arrived
+            scanner.arrived, scanner.left_out, scanner.withheld = scanner.sums.get(rounds, (0, 0, 0))
+            self.arrived += scanner.arrived - before
+
 
 def _changed(scanner: Scanner, event: fact.DeviceChanged) -> tuple[Tone, str] | None:
-    before = scanner.lifecycle
+    before, status, half = scanner.lifecycle, scanner.status, scanner.quality == HALF
     scanner.lifecycle, scanner.status, scanner.reason = event.lifecycle, event.status, event.reason
     scanner.quality, scanner.health = event.quality, event.health
-    if not before or before == event.lifecycle:
+    if before and before == event.lifecycle:
+        return _doubted(event, status, half)
+    if not before:
         return None
     why = f": {event.reason}" if event.reason else ""
     return TONES.get(event.lifecycle, "info"), f"the scanner of {event.twin} is {_STATES.get(event.lifecycle, event.lifecycle)}{why}"
+
+
+def _doubted(event: fact.DeviceChanged, status: str, half: bool) -> tuple[Tone, str] | None:
+    """What there is to say of a device whose state of life stays. status: of its phantom before; half: whether it counted half."""
+    if event.status == "stale" and status != "stale":
+        return "warn", f"no phantom of {event.twin} for too long: it counts half"
+    if event.status != "stale" and event.quality == HALF and not half:
+        return "info", f"{event.twin} counts half: {event.reason}"
+    return ("good", f"{event.twin} counts in full again") if half and event.quality > HALF else None
 
 
 def _arrived(scanner: Scanner, event: fact.StudiesArrived) -> None:

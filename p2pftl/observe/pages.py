@@ -121,10 +121,9 @@ def health(known: Scanner) -> str:
 def _life(subject: Subject) -> str:
     device = subject.device
     drawn = tag("figure", lives(tracks(device), span(device), device.began), class_="full")
-    hint = legend(
-        ("life-active", "active"), ("life-quarantined", "quarantined"), ("life-maintenance", "in maintenance"),
-        ("life-verifying", "being verified"), ("shut", "its images are left out"), ("service", "service"), ("incident", "incident"),
-    )  # fmt: skip
+    shown = dict.fromkeys(state for _, state, _ in device.stages)
+    states = [(f"life-{state}", STATES[state]) for state in STATES if state in shown]
+    hint = legend(*states, ("shut", "its images are left out"), ("service", "service"), ("incident", "incident"))
     rows = [(f"{device.day(t):.0f}", words(kind), words(text)) for t, kind, text in _events(device)]
     if len(rows) > 60:
         rows = [*rows[:40], ("", "", words(f"{len(rows) - 60} more")), *rows[-20:]]
@@ -134,8 +133,9 @@ def _life(subject: Subject) -> str:
 
 
 def _events(device: Chronicle) -> list[tuple[float, str, str]]:
-    found = [(t, "state", f"{STATES.get(to, to)}" + (f": {why}" if why else "")) for t, to, why in device.stages]
-    found += [(t, "service", text) for t, text in device.services] + [(t, "incident", text) for t, text in device.happened]
+    """What happened, oldest first; of one moment the cause before what came of it."""
+    found = [(t, "incident", text) for t, text in device.happened] + [(t, "service", text) for t, text in device.services]
+    found += [(t, "state", f"{STATES.get(to, to)}" + (f": {why}" if why else "")) for t, to, why in device.stages]
     for one in device.windows.values():
         until = "is still open" if one.until is None else f"to day {device.day(one.until):.0f}"
         found.append((one.opened, "quarantine", f"window from day {device.day(one.since):.0f} {until}: {one.reason}"))

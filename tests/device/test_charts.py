@@ -96,6 +96,8 @@ def test_a_repeat_phantom_clears_a_false_alarm_and_confirms_a_true_one():
     confirmed = judge(off, BASE, near, policy, repeat=off)
     assert confirmed.status == "fail"
     assert "confirmed" in confirmed.reasons[0]
+    broken = judge(replace(off, mean=9.0), BASE, near, policy, repeat=replace(off, mean=8.5))
+    assert [reason.split(",")[0] for reason in broken.reasons] == ["water +9.0 HU", "HU above baseline"], "a limit is named once"
 
 
 def test_a_baseline_is_learnt_before_the_charts_begin_and_not_from_failing_days():

@@ -42,9 +42,11 @@ def exported(monkeypatch):
 
 def test_every_twin_has_loss_accuracy_bytes_staleness_and_round(exported):
     _, made = exported
-    assert set(made) == {"p2pftl_loss", "p2pftl_accuracy", "p2pftl_bytes_sent", "p2pftl_staleness_seconds", "p2pftl_round"}
-    for metric in made.values():
-        assert {key[0] for key in metric.values} >= {f"ct-0{i}" for i in range(1, 9)}
+    assert {name for name in made if "device" not in name} == {
+        "p2pftl_loss", "p2pftl_accuracy", "p2pftl_bytes_sent", "p2pftl_staleness_seconds", "p2pftl_round",
+    }  # fmt: skip
+    for name, metric in made.items():
+        assert {key[0] for key in metric.values} >= {f"ct-0{i}" for i in range(1, 9)} or ("device" in name and not metric.values)
 
 
 def test_values_are_those_of_the_events(exported):
@@ -60,3 +62,14 @@ def test_an_undefined_accuracy_is_not_exported(exported):
     sink, made = exported
     sink(fact.Scored(t=999.0, twin="ct-99", round=1, split="test", metrics={"accuracy": None}))
     assert ("ct-99", "test") not in made["p2pftl_accuracy"].values
+
+
+def test_a_device_is_in_one_state_of_its_life_at_a_time(exported):
+    sink, made = exported
+    for lifecycle, quality in (("active", 1.0), ("quarantined", 0.0), ("maintenance", 0.0)):
+        health = {"noise": 0.5, "tube": 0.9, "uniformity": None}
+        sink(fact.DeviceChanged(t=1.0, twin="ct-02", lifecycle=lifecycle, quality=quality, status="fail", reason="", health=health))
+    states = {state: value for (twin, state), value in made["p2pftl_device_lifecycle"].values.items() if twin == "ct-02"}
+    assert states == {"active": 0, "quarantined": 0, "maintenance": 1}
+    assert made["p2pftl_device_quality"].values == {("ct-02",): 0.0}
+    assert made["p2pftl_device_health"].values == {("ct-02",): 0.5}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,47 @@ def test_the_ticker_tells_changes_once_and_arrivals_never() -> None:
     assert sum("withholds" in text for text in told) == 2
     assert sum("adapts" in text for text in told) == 1
     assert len(told) == 6
+
+
+def test_what_a_revived_twin_tells_again_is_counted_once() -> None:
+    def life(board: Board, first: int, rounds: int) -> None:
+        for number in range(first, rounds):
+            board.feed(fact.StudiesArrived(t=1.0 + number, twin="ct-01", images=2, held=9))
+            board.feed(fact.StudiesWithdrawn(t=1.0 + number, twin="ct-01", images=1, since=0.0, until=None, reason="drift"))
+            board.feed(fact.UpdateWithheld(t=1.0 + number, twin="ct-01", round=number, reason="quarantined"))
+            board.feed(fact.RoundDone(t=1.5 + number, twin="ct-01", round=number, bytes_sent=0, heard=0))
+
+    def counts(board: Board) -> tuple[int, ...]:
+        known = board.fleet.scanners["ct-01"]
+        return board.fleet.arrived, known.arrived, known.left_out, known.withheld
+
+    calm, struck = Board(), Board()
+    life(calm, 0, 6)
+    life(struck, 0, 4)
+    struck.feed(fact.StudiesArrived(t=5.1, twin="ct-01", images=2, held=9))
+    struck.feed(fact.Revived(t=6.0, twin="ct-01", incarnation=2, round=2))
+    life(struck, 2, 6)
+    assert counts(calm) == counts(struck) == (12, 12, 6, 6)
+
+
+def test_the_ticker_tells_a_missing_phantom_and_who_counts_half() -> None:
+    board = Board()
+    for quality, status in ((1.0, "pass"), (0.5, "stale"), (1.0, "pass"), (0.5, "pass"), (0.5, "pass"), (1.0, "pass")):
+        board.feed(replace(changed("baseline", quality), status=status))
+    assert [note.text for note in board.notes] == [
+        "no phantom of ct-01 for too long: it counts half",
+        "ct-01 counts in full again",
+        "ct-01 counts half: so",
+        "ct-01 counts in full again",
+    ]
+
+
+def test_what_has_no_end_is_not_said_to_be_over() -> None:
+    board = Board()
+    for kind in ("tube_failure", "hu_drift"):
+        board.feed(fact.IncidentBegan(t=1.0, twin="ct-01", kind=kind, text=f"a {kind}"))
+        board.feed(fact.IncidentEnded(t=1.0, twin="ct-01", kind=kind, text=f"a {kind}"))
+    assert [note.text for note in board.notes] == ["a tube_failure", "a hu_drift", "over: a hu_drift"]
 
 
 @pytest.mark.parametrize("width", [60, 72, 80, 100, 120, 140, 200])

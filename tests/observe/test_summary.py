@@ -9,6 +9,7 @@ from scipy import stats
 
 from p2pftl import events as fact
 from p2pftl.observe.summary import METRICS, Summary, dumps, interval, mean, save, worst
+from tests.observe.devices import watched
 from tests.observe.staged import FRAME, staged
 
 
@@ -113,3 +114,18 @@ def test_a_summary_of_nothing_is_still_a_summary():
     content = Summary().document(digest="", executor="local", wall_seconds=0.0)
     assert content["mean"]["accuracy"] is None
     assert content["worst"] is None
+
+
+def test_a_device_says_how_it_ended_and_what_the_learning_did_without():
+    sink = Summary()
+    for event in watched(twins=3, rounds=4, exchange=True):
+        sink(event)
+    twins = sink.document(digest="ab" * 16, executor="local", wall_seconds=1.0)["twins"]
+    for name, twin in twins.items():
+        known = sink.board.fleet.of(name)
+        device = twin["device"]
+        assert (device["lifecycle"], device["quality"], device["status"]) == (known.lifecycle, known.quality, known.status)
+        assert (device["left_out"], device["withheld"]) == (known.left_out, known.withheld)
+        assert (device["left_out"] > 0) == (name == "ct-02"), "the one that drifts"
+        assert device["images"] > 0
+    assert {twin["device"] for twin in document()["twins"].values()} == {None}
