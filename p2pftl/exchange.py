@@ -14,10 +14,11 @@ from p2pftl.agenda import Parcel, Witness
 from p2pftl.errors import FrameRefused
 from p2pftl.events import FrameHeard, FrameSent
 from p2pftl.events import FrameRefused as Refusal
-from p2pftl.gossip.frames import Header, seal
+from p2pftl.gossip.frames import Header, digest, seal
 from p2pftl.gossip.mailbox import Mailbox, Update, newest
 from p2pftl.gossip.seams import Copy, Heard, Side, Signs
-from p2pftl.params import Vector
+from p2pftl.learning.knowledge import Tutor
+from p2pftl.params import Ranges, Vector, scatter
 from p2pftl.terms import Terms
 from p2pftl.world.topology import Topology
 from p2pftl.world.world import World
@@ -41,11 +42,16 @@ class Round:
     closes: float = 0.0
     cloud_until: float = -math.inf
     upload: int = -1
-    answer: Update | None = None
+    answers: dict[int, Update] = field(default_factory=dict)
     bytes_sent: int = 0
     held: int = 0
     signs: Signs = field(default_factory=Signs)
     withheld: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether every model came that the cloud offers."""
+        return bool(self.answers) and len(self.answers) == min(update.header.models for update in self.answers.values())
 
 
 def order(incarnation: int, seq: int) -> int:
@@ -72,6 +78,24 @@ def partners(topology: Topology, terms: Terms, name: str, round: int) -> tuple[t
         return mine, theirs, True
     either = tuple(sorted({*mine, *theirs}))
     return either, either, False
+
+
+def drafted(
+    kind: str, t: float, current: Round, terms: Terms, layout: str, ranges: Ranges, payload: npt.NDArray[np.uint8], age: float, mass: float
+) -> Header:
+    """The header of a twin's frame without what tells one from another: sender, incarnation, receiver, seq."""
+    return Header(
+        run=terms.run, kind=kind, sender="", incarnation=0, receiver="", round=current.number, seq=0,
+        codec=type(terms.codecs[kind]).__name__, layout=layout, ranges=ranges, samples=max(1, current.held), age=float(age),
+        mass=float(mass), degree=current.degree, closes=float(current.closes), met=-1, sent_at=float(t), answers=-1,
+        signs=current.signs, sha256=digest(payload),
+    )  # fmt: skip
+
+
+def chosen(answers: Mapping[int, Update], loss: Callable[[Update], float], before: int) -> int:
+    """Which of the cloud's models a twin takes: the one of least `loss` on its own studies, of equals the first (IFCA); else `before`."""
+    losses = {number: loss(answers[number]) if len(answers) > 1 else 0.0 for number in sorted(answers)}
+    return min(losses, key=losses.__getitem__, default=before)
 
 
 def dispatch(world: World, header: Header, payload: npt.NDArray[np.uint8]) -> tuple[FrameSent, Parcel | None]:
@@ -168,6 +192,12 @@ def weigh(
         copy = Copy(aligned(update), header.age, header.mass)
         heard.append(Heard(header.sender, header.round, copy, factor * weight, header.samples, t - header.sent_at))
     return heard, silent
+
+
+def tutors(heard: Iterable[Heard], ranges: Ranges, own: Vector) -> list[Tutor]:
+    """Return those whose models were heard since the last fit, each with its newest, whole: `own` where nothing travels."""
+    latest = {update.sender: update for update in sorted(heard, key=lambda update: (update.sender, update.round))}
+    return [Tutor(name, scatter(own, ranges, one.copy.vector), one.weight, one.samples) for name, one in sorted(latest.items())]
 
 
 def both_in_time(update: Update, current: Round) -> bool:

@@ -15,7 +15,7 @@ from p2pftl.errors import ScenarioError, nearest
 
 SEAMS = (
     "topology", "mixing", "incident", "data", "split",
-    "transfer", "aggregator", "codec", "pace", "partners", "cloud",
+    "transfer", "knowledge", "aggregator", "codec", "pace", "partners", "cloud",
 )  # fmt: skip
 
 

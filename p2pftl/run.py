@@ -22,6 +22,7 @@ from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, TWINS, RunFolder
 from p2pftl.interrupts import Interrupts, unheard
 from p2pftl.keep import keep_models
 from p2pftl.observe import record, summary
+from p2pftl.observe.lead import told_by
 from p2pftl.observe.live import replay as show_again
 from p2pftl.observe.live import view as choose_view
 from p2pftl.observe.logbook import DeviceLogs
@@ -279,7 +280,8 @@ def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> tuple[
     view.status("starting Ray")
     from p2pftl.swarm.ray import RaySwarm
 
-    swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status, device=plan.scenario.compute.device)
+    device = "cpu" if plan.scenario.detector else plan.scenario.compute.device  # no GPU is set aside for nothing
+    swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status, device=device)
     if swarm.dashboard:
         view.dashboard(swarm.dashboard)
     packing = plan.packing(swarm.cores)
@@ -309,12 +311,13 @@ def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor:
 
 
 def _closing(document: dict[str, Any], page: Path, outcome: Outcome) -> Iterator[str]:
-    accuracy = document["mean"].get("accuracy")
-    kind = "synthetic test accuracy" if document["synthetic"] else "test accuracy"
-    if accuracy is not None:
-        margin = (document.get("control") or {}).get("margin", {}).get("accuracy")
+    lead = told_by(document)
+    value = document["mean"].get(lead.key)
+    kind = f"synthetic test {lead.name}" if document["synthetic"] else f"test {lead.name}"
+    if value is not None:
+        margin = (document.get("control") or {}).get("margin", {}).get(lead.key)
         against = f" ({margin:+.3f} against no exchange)" if margin is not None else ""
-        yield f"mean {kind} {accuracy:.3f}{against}"
+        yield f"mean {kind} {value:.3f}{against}"
     yield f"digest {outcome.digest}"
     yield f"report {page}"
     if outcome.status != "done":

@@ -9,6 +9,7 @@ from functools import cached_property
 from p2pftl.gossip.codecs import Dense
 from p2pftl.gossip.frames import Expectation
 from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.learning.knowledge import Knowledge
 from p2pftl.params import Layout
 from p2pftl.world.topology import CLOUD
 
@@ -26,7 +27,8 @@ class CloudTerms:
 @dataclass(frozen=True)
 class Terms:
     """run: id that every frame carries; everyone: all twins, sorted; evaluate: score every so many rounds;
-    seconds_per_sample: virtual seconds one sample takes a scanner of speed 1."""
+    knowledge: how twins learn from what they heard;
+    seconds_per_sample: virtual seconds one sample takes a scanner of speed 1; answers: a twin's last test is told image by image."""
 
     run: str
     seed: int
@@ -38,8 +40,14 @@ class Terms:
     pace: Pace
     partners: Partners
     cloud: CloudTerms | None = None
+    knowledge: Knowledge | None = None
     evaluate: int = 1
     seconds_per_sample: float = 0.05
+    answers: bool = False
+
+    def effort(self, tutors: int) -> float:
+        """What a fit that learns from so many tutors computes, relative to one that does not."""
+        return self.knowledge.effort(tutors) if self.knowledge and tutors else 1.0
 
     @cached_property
     def peers(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,10 @@ import numpy.typing as npt
 from p2pftl import events as facts
 from p2pftl.agenda import Agenda, Kind, Parcel, Step
 from p2pftl.errors import CheckpointError
-from p2pftl.exchange import Round, dispatch, in_time, order, partners, receive, settled, usable, weigh
-from p2pftl.gossip.frames import Header, digest
+from p2pftl.exchange import Round, chosen, dispatch, drafted, in_time, order, partners, receive, settled, tutors, usable, weigh
+from p2pftl.gossip.frames import Header
 from p2pftl.gossip.mailbox import Mailbox, Update
-from p2pftl.gossip.seams import Copy
+from p2pftl.gossip.seams import Copy, Heard
 from p2pftl.learning.task import Coming, FitDiverged, Learnt, Memory, Scene, Task
 from p2pftl.params import Ranges, Vector, gather, scatter
 from p2pftl.state import EMPTY, Departure, TwinState, origin
@@ -49,17 +49,16 @@ class Twin:
         self, name: str, task: Task, terms: Terms, world: World, *,
         mirror: Mirror | None = None, speed: float = 1.0, about: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self.name = name
-        self.task, self.mirror = task, mirror
+        self.name, self.task, self.mirror = name, task, mirror
         self.terms, self.world, self.speed = terms, world, speed
-        self.about = dict(about or {})
-        self.agenda = Agenda()
+        self.about, self.agenda = dict(about or {}), Agenda()
         self.model = Departure(task.initial())
         self.own = Copy(EMPTY)
         self.told: Vector | None = None
         self.shared: Ranges = ()
+        self.lately: list[Heard] = []  # what a knowledge policy learns from next; lost with the process, as the mailbox is
         self.memory: Memory | None = None
-        self.incarnation, self.completed, self.seq = 1, 0, 0
+        self.incarnation, self.completed, self.seq, self.choice = 1, 0, 0, -1
         self.met: dict[str, int] = {}
         self.current: Round | None = None
         self.learnt: Learnt | FitDiverged | None = None
@@ -115,7 +114,7 @@ class Twin:
         if t >= until or kind is not Kind.WAKE or self.retired or self.world.back(self.name, t) is not None:
             return None
         number = self._next_round()
-        if number >= self.terms.rounds:
+        if number >= self.terms.rounds or self.lately:
             return None
         self._foreseen += self._live(t, number)
         scene = self._scene()
@@ -153,7 +152,9 @@ class Twin:
         self._foreseen = []
         scene = self._scene()
         work = self.task.work(number, scene)
-        until = t + max(self.least_fit, self._seconds(work.samples) * self.world.slowdown(self.name, t))
+        taught, self.lately = tutors(self.lately, self.shared, self.vector), []
+        effort = self.terms.effort(len(taught)) * self.world.slowdown(self.name, t)
+        until = t + max(self.least_fit, self._seconds(work.samples) * effort)
         if not scene.adapt:
             self._align(self.task.layout.ranges(work.shared))
         self.current = Round(number, 0, False, held=work.held)
@@ -162,7 +163,8 @@ class Twin:
             return
         self._note(facts.FitStarted(t=t, twin=self.name, round=number, until=until))
         try:
-            self.learnt = self.task.fit(self.vector, number, scene, self.memory)
+            more = {"tutors": taught} if taught else {}
+            self.learnt = self.task.fit(self.vector, number, scene, self.memory, **more)
         except FitDiverged as error:
             self.learnt = error
 
@@ -173,8 +175,7 @@ class Twin:
         receivers, senders, current.directed = partners(self.world.topology, self.terms, self.name, current.number)
         current.degree = len(receivers)
         current.closes = self.terms.pace.closes(t, all_came=not (receivers or senders))
-        if receivers:
-            current.reached = self._gossip(t, receivers)
+        current.reached = self._gossip(t, receivers) if receivers else {}
         current.expected = frozenset(sender for sender in senders if current.directed or sender in current.reached)
         if self.terms.cloud and (current.number + 1) % self.terms.cloud.every == 0 and not current.withheld:
             self._upload(t)
@@ -193,10 +194,9 @@ class Twin:
             return
         self.model, self.memory = self.model.moved(learnt.vector, self.task.layout), learnt.memory
         self.own = replace(self.own, vector=gather(learnt.vector, self.shared), age=self.own.age + learnt.steps)
-        fitted = facts.Fitted(
+        self._note(facts.Fitted(
             t=t, twin=self.name, round=number, loss=learnt.loss, samples=learnt.samples, steps=learnt.steps, trained=learnt.trained
-        )  # fmt: skip
-        self._note(fitted)
+        ))  # fmt: skip
 
     def _reflect(self, t: float) -> None:
         """What this round tells of the device, and whether its update goes."""
@@ -212,11 +212,11 @@ class Twin:
     def _gossip(self, t: float, receivers: tuple[str, ...]) -> dict[str, float]:
         """Send own copy to `receivers`, or word that there is none; return receiver -> arrival of the frames that are not lost."""
         if self._round().withheld:
-            header = replace(self._header("update", t, payload=digest(NOTHING), age=0.0, mass=0.0), ranges=())
+            header = replace(self._header("update", t, NOTHING, 0.0, 0.0), ranges=())
             return self._spread(header, NOTHING, receivers)
         sent, _ = self.terms.aggregator.share(self.own, len(receivers), 0)
         payload = self.terms.codec.encode(sent.vector, self.told)
-        header = self._header("update", t, payload=digest(payload), age=sent.age, mass=sent.mass)
+        header = self._header("update", t, payload, sent.age, sent.mass)
         reached = self._spread(header, payload, receivers)
         if self.told is not None and reached:
             self.told = self.terms.codec.decode(payload.data, len(self.told)).onto(self.told)
@@ -235,8 +235,7 @@ class Twin:
         current, cloud = self._round(), self.terms.cloud
         assert cloud is not None
         payload = self.terms.codecs["upload"].encode(self.own.vector)
-        header = self._header("upload", t, payload=digest(payload), age=self.own.age, mass=1.0)
-        seq = self._number()
+        header, seq = replace(self._header("upload", t, payload, self.own.age, 1.0), model=self.choice), self._number()
         current.upload = order(self.incarnation, seq)
         if self._dispatch(replace(header, receiver=CLOUD, seq=seq), payload) is not None:
             current.cloud_until = t + cloud.wait
@@ -244,18 +243,16 @@ class Twin:
             self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
 
     def _hear(self, t: float, parcel: Parcel) -> None:
-        fact, update = receive(self.mailbox, parcel, t, self._in_time, self.completed)
+        check = partial(in_time, current=self.current, terms=self.terms, completed=self.completed, retired=self.retired)
+        fact, update = receive(self.mailbox, parcel, t, check, self.completed)
         self._note(fact)
         if update is None:
             return
         if update.header.kind == "answer":
-            self._round().answer = update
+            self._round().answers[update.header.model] = update
         else:
             self.mailbox.keep(update, every=self.terms.aggregator.whole or self.terms.pace.lockstep)
         self._close_if_ready(t, heard=True)
-
-    def _in_time(self, update: Update) -> None:
-        in_time(update, self.current, self.terms, self.completed, retired=self.retired)
 
     def _close_if_ready(self, t: float, *, heard: bool = False) -> None:
         """Merge once gossip and the cloud are both in, or both overdue. Having `heard` at a deadline is not past it: more may come."""
@@ -264,7 +261,7 @@ class Twin:
             return
         late = math.nextafter(t, -math.inf) if heard else t
         gossip = late >= current.closes or current.expected <= settled(self.mailbox.waiting, current.number)
-        cloud = late >= current.cloud_until or current.answer is not None
+        cloud = late >= current.cloud_until or current.answered
         if gossip and cloud:
             self._merge(t)
 
@@ -276,15 +273,17 @@ class Twin:
         if heard:
             self.own, weights = self.terms.aggregator.merge(self.own, heard)
             self.met.update(dict.fromkeys(weights, current.number))
-        if current.answer is not None:
-            self.own = replace(self.own, vector=self._aligned(current.answer))
+            self.lately = heard if self.terms.knowledge else []
+        self.choice = chosen(current.answers, self._loss, self.choice)
+        if (answer := current.answers.get(self.choice)) is not None:
+            self.own = replace(self.own, vector=self._aligned(answer))
             weights = {CLOUD: 1.0}
         elif current.cloud_until > -math.inf:
             self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
         self.model = self.model.put(self.shared, self.own.vector)
-        ages = [t - current.answer.header.sent_at] if current.answer else [update.staleness for update in heard]
+        ages = [t - answer.header.sent_at] if answer else [update.staleness for update in heard]
         stale = sum(ages) / len(ages) if ages else 0.0
-        missing = tuple(sorted(current.expected - weights.keys() - silent)) if current.answer is None else ()
+        missing = tuple(sorted(current.expected - weights.keys() - silent)) if answer is None else ()
         self._note(facts.Merged(t=t, twin=self.name, round=current.number, weights=weights, staleness=stale, missing=missing))
         self._finish_round(t, len(heard))
 
@@ -293,18 +292,25 @@ class Twin:
         last = current.number + 1 >= self.terms.rounds
         if last or (current.number + 1) % self.terms.evaluate == 0:
             vector = self.vector
-            for split in ("validation", "test"):
-                metrics = self.task.score(vector, split, self._scene() if split == "validation" else Scene(), current.number)
+            for split, scene in (("validation", self._scene()), ("test", Scene())):
+                metrics = dict(self.task.score(vector, split, scene, current.number))
+                answers = metrics.pop("answers", None)
                 if metrics and split == "validation" and self.mirror:
                     self.mirror.scored(metrics["accuracy"])
                 if metrics:
                     self._note(facts.Scored(t=t, twin=self.name, round=current.number, split=split, metrics=metrics))
+                if last and answers and self.terms.answers and facts.tellable(answers, len(self.terms.everyone)):
+                    self._note(facts.Tested(t=t, twin=self.name, round=current.number, **answers))
         self._note(facts.RoundDone(t=t, twin=self.name, round=current.number, bytes_sent=current.bytes_sent, heard=heard))
         self.completed = current.number + 1
         self.current = None
         self.agenda.add(t, Kind.WAKE)
 
     # ------------------------------------------------------------------ merging, in detail
+
+    def _loss(self, answer: Update) -> float:
+        vector = scatter(self.vector, self.shared, self._aligned(answer))
+        return float(self.task.score(vector, "train", self._scene(), self._round().number)["loss"])
 
     def _aligned(self, update: Update) -> Vector:
         """What an update says about our shared elements; elements it does not carry fall back to our own."""
@@ -335,14 +341,9 @@ class Twin:
             self._parcels.append(parcel)
         return fact.arrives
 
-    def _header(self, kind: str, t: float, *, payload: bytes, age: float, mass: float) -> Header:
-        current = self._round()
-        return Header(
-            run=self.terms.run, kind=kind, sender=self.name, incarnation=self.incarnation, receiver="", round=current.number,
-            seq=0, codec=type(self.terms.codecs[kind]).__name__, layout=self.task.layout.digest, ranges=self.shared,
-            samples=max(1, current.held), age=float(age), mass=float(mass), degree=current.degree,
-            closes=float(current.closes), met=-1, sent_at=float(t), answers=-1, signs=current.signs, sha256=payload,
-        )  # fmt: skip
+    def _header(self, kind: str, t: float, payload: npt.NDArray[np.uint8], age: float, mass: float) -> Header:
+        drawn = drafted(kind, t, self._round(), self.terms, self.task.layout.digest, self.shared, payload, age, mass)
+        return replace(drawn, sender=self.name, incarnation=self.incarnation)
 
     def _next_round(self) -> int:
         """The round after the last completed one; in lockstep a twin that was away joins the round its peers are in."""
@@ -359,8 +360,7 @@ class Twin:
     def _retire(self, t: float) -> None:
         self.retired = True
         self.current = self.learnt = None
-        model = hashlib.sha256(self.vector.tobytes()).hexdigest()[:16]
-        self._note(facts.TwinDone(t=t, twin=self.name, rounds=self.completed, model=model))
+        self._note(facts.TwinDone(t=t, twin=self.name, rounds=self.completed, model=hashlib.sha256(self.vector.tobytes()).hexdigest()[:16]))
 
     def _step(self, *, round_done: bool) -> Step:
         waiting_last = self.current is not None and self.current.sent and self.current.number + 1 >= self.terms.rounds

@@ -31,6 +31,7 @@ from p2pftl.device.rules import Ageing, Workload
 from p2pftl.device.tube import Wear
 from p2pftl.events import KINDS, Event
 from p2pftl.imaging.archive import Arrivals
+from p2pftl.learning.detection.spec import DetectorSpec
 from p2pftl.scenario.load import load
 from p2pftl.scenario.schema import (
     CloudSection,
@@ -278,6 +279,7 @@ SECTIONS = {
     "Top level": (Scenario, {"seed_chosen"}),
     "data": (DataSection, {"source"}),
     "model": (ModelSpec, set()),
+    "detector": (DetectorSpec, set()),
     "fit": (Recipe, set()),
     "compute": (Compute, set()),
     "features": (FeatureCache, set()),
@@ -320,7 +322,8 @@ def number(text: str) -> object:
 
 TABLES = {
     "topology": "topology", "mixing": "mixing", "partners": "partners", "pace": "pace", "aggregator": "aggregator", "codec": "codec",
-    "transfer": "transfer", "cloud policies": "cloud", "data sources": "data", "split": "split", "incidents": "incident",
+    "transfer": "transfer", "knowledge": "knowledge",
+    "cloud policies": "cloud", "data sources": "data", "split": "split", "incidents": "incident",
 }  # fmt: skip
 
 

@@ -89,25 +89,30 @@ class Cloud:
     def _answer(self, t: float, round: int) -> None:
         if round != self.completed or not self.uploads:
             return
-        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples) for name, u in self.uploads.items()}
+        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples, u.header.model) for name, u in self.uploads.items()}
         reply = self.coordinator.answer(uploads, self.layout, self.memory)
         if reply.offers:
-            samples = sum(upload.samples for upload in uploads.values())
-            self._events.append(facts.CloudMerged(t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=samples))
+            merged = facts.CloudMerged(
+                t=t, twin=CLOUD, round=round, twins=tuple(sorted(uploads)), samples=sum(upload.samples for upload in uploads.values()),
+                groups=reply.groups, figures=reply.figures or {},
+            )  # fmt: skip
+            self._events.append(merged)
         for name in sorted(reply.offers):
-            (answer,) = reply.offers[name]
-            self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(answer))
+            offers = reply.offers[name]
+            for number, offer in enumerate(offers):
+                self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(offer), number, len(offers))
         self.memory = reply.memory
         self.uploads = {}
         self.completed += 1
 
-    def _send(self, t: float, receiver: str, upload: Update, payload: npt.NDArray[np.uint8]) -> None:
+    def _send(self, t: float, receiver: str, upload: Update, payload: npt.NDArray[np.uint8], model: int, models: int) -> None:
         self.seq += 1
         header = Header(
             run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
             round=upload.header.round, seq=self.seq, codec=type(self.terms.codecs["answer"]).__name__, layout=self.layout.digest,
             ranges=upload.header.ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
             sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), signs=Signs(), sha256=digest(payload),
+            model=model, models=models,
         )  # fmt: skip
         fact, parcel = dispatch(self.world, header, payload)
         self._events.append(fact)

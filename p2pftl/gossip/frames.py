@@ -44,7 +44,9 @@ class Header:
     the flat vector that travel; samples: the sender's training samples; age, mass: see gossip.seams.Copy;
     degree: the sender's partners this round; closes: virtual time until which the sender waits for this
     round; met: last round in which the sender merged what it had from the receiver, else -1; sent_at: virtual
-    seconds; answers: order of the upload an answer belongs to, else -1; signs: of the sender's device, all that is told of it.
+    seconds; answers: order of the upload an answer belongs to, else -1;
+    model, models: of an answer, which of how many the twin may choose from; of an upload, which it chose last, -1 for none;
+    signs: of the sender's device, all that is told of it.
     A sender that withholds its update sends no ranges, no payload and quality 0, so that nobody waits for it.
     """
 
@@ -68,6 +70,8 @@ class Header:
     answers: int
     signs: Signs
     sha256: bytes
+    model: int = 0
+    models: int = 1
 
     @property
     def withheld(self) -> bool:
@@ -184,8 +188,9 @@ def _typed(found: Mapping[str, Any]) -> Header:
         if type(value) is not kind or (kind is float and not _plausible(name, value)):
             raise FrameRefused("E412", f"header key {name} has an impossible value")
     header = Header(**{**found, "signs": _signs(found["signs"])})
-    natural = (header.round, header.seq, header.incarnation, header.degree, header.met + 1, header.answers + 1)
-    if header.kind not in KINDS or min(natural) < 0:
+    natural = (header.round, header.seq, header.incarnation, header.degree, header.models - 1)
+    or_none = (header.met, header.answers, header.model)
+    if header.kind not in KINDS or min(natural) < 0 or min(or_none) < -1:
         raise FrameRefused("E412", "impossible value in the header")
     if not 1 <= header.samples <= 10**9:
         raise FrameRefused("E417", "impossible number of samples")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -40,6 +40,7 @@ class DicomBoxes(Source):
     size: Annotated[int, Interval(ge=64, le=512)] = 256
     block: Annotated[int, Ge(1)] | None = None
     window: tuple[float, float] = (-550.0, 1500.0)
+    boxed: ClassVar[bool] = True
 
     def catalogue(self, scanners: Mapping[str, Scanner], seed: int) -> Catalogue:
         """Read the headers below `path`. Raises DataError E301..E327, E333."""
@@ -76,6 +77,7 @@ class CocoBoxes(Source):
     annotations: str
     classes: tuple[str, ...] = ()
     size: Annotated[int, Interval(ge=64, le=512)] = 256
+    boxed: ClassVar[bool] = True
 
     def catalogue(self, scanners: Mapping[str, Scanner], seed: int) -> Catalogue:
         """Read the annotations. Raises DataError E301, E307, E308, E333."""

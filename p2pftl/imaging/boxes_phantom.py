@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal, cast
+from typing import IO, TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -57,6 +57,7 @@ class PhantomBoxes(Source):
     size: Annotated[int, Interval(ge=64, le=512)] = 256
     view: View = "ct"
     cache: str = ""
+    boxed: ClassVar[bool] = True
 
     def catalogue(self, scanners: Mapping[str, Scanner], seed: int) -> Catalogue:
         """List the patients to be; nothing is drawn yet. Raises DataError E304 when a class would have fewer than 2."""

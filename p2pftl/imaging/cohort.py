@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +94,10 @@ class Anatomy:
 class Source(Protocol):
     """A data source: a frozen dataclass whose fields are its YAML schema (entry point `p2pftl.data`).
 
-    size: side of the square images that read() returns, in pixels.
+    size: side of the square images that read() returns, in pixels; boxed: what it reads are BoxCohorts, for detectors alone.
     """
+
+    boxed: ClassVar[bool] = False
 
     @property
     def size(self) -> int: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch import Tensor
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.features import Features
 from p2pftl.learning.fit import fit, frozen_depth, head_batches, one_epoch, samples_seen
+from p2pftl.learning.knowledge import Knowledge, Pupil, Tutor
 from p2pftl.learning.models import Model
 from p2pftl.learning.score import score
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.stack import LEAST, MOST, fit_together, stackable
 from p2pftl.learning.task import Coming, Learnt, Memory, Scene, Work
 from p2pftl.learning.transfer import Lesson, Phase, Transfer
+from p2pftl.learning.tutoring import learn_from
 from p2pftl.params import Layout, Vector, length
 
 
@@ -27,7 +29,8 @@ class Classification:
     """A task over a twin's own train and validation cohorts and the common test cohort.
 
     model: scratch space shared by the twins of a process; start: parameters everyone starts from; cohorts: split -> images, used
-    where a scene brings none of its own; features: where what its frozen layers make of the images is kept, shared too (None: nowhere).
+    where a scene brings none of its own; features: where what its frozen layers make of the images is kept, shared too (None: nowhere);
+    knowledge: how it learns from tutors, with `mate`, a second model that is shared too.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Classification:
     seed: int
     classes: int
     features: Features | None = None
+    knowledge: Knowledge | None = None
+    mate: Model | None = None
     _ahead: dict[int, tuple[Coming, Learnt]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -56,15 +61,20 @@ class Classification:
         lesson, held = self._lesson(round, scene), len(self._cohort("train", scene))
         return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
 
-    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
         """Train on the studies there are now. Raises FitDiverged E340."""
         known = self._ahead.pop(round, None)
         if known is not None and known[0].scene == scene and np.array_equal(known[0].vector, vector[self._body :]):
             return replace(known[1], vector=np.concatenate((vector[: self._body], known[1].vector)))
-        done = fit(
-            self.model, vector, self._cohort("train", scene), self.recipe, self._lesson(round, scene), self.transfer,
-            seed=self.seed, twin=self.name, round=round, memory=memory, features=self.features,
-        )  # fmt: skip
+        cohort, lesson = self._cohort("train", scene), self._lesson(round, scene)
+        if tutors and self.knowledge is not None and self.mate is not None:
+            pupil = Pupil(self.model, self.mate, vector, cohort, self.recipe, (self.seed, self.name, round))
+            done = learn_from(pupil, tutors, self.knowledge, lesson, self.transfer, memory=memory, features=self.features)
+        else:
+            done = fit(
+                self.model, vector, cohort, self.recipe, lesson, self.transfer,
+                seed=self.seed, twin=self.name, round=round, memory=memory, features=self.features,
+            )  # fmt: skip
         trained = length(self.layout.ranges(done.trained)) / self.layout.size
         return Learnt(done.vector, done.loss, done.samples, done.steps, trained, done.memory)
 
@@ -74,8 +84,8 @@ class Classification:
         if len(cohort) == 0:
             return {}
         depth = frozen_depth(self.layout, (name for phase in self._lesson(round, scene).phases for name in phase.trained))
-        found = score(self.model, vector, cohort, self.classes, features=self.features, depth=depth, shared=split == "test")
-        return dict(found)
+        common = split == "test"
+        return dict(score(self.model, vector, cohort, self.classes, features=self.features, depth=depth, shared=common, single=common))
 
     def _cohort(self, split: str, scene: Scene) -> Cohort:
         return scene.cohorts.get(split, self.cohorts[split])  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from p2pftl.learning.specs import FeatureCache, Recipe
 from p2pftl.learning.task import FitDiverged
 from p2pftl.learning.transfer import Lesson, Phase, Transfer
 from p2pftl.params import Layout, Vector
+
+if TYPE_CHECKING:
+    from p2pftl.learning.tutoring import Company
 
 __all__ = ["Fit", "FitDiverged", "OptimizerMemory", "Recipe", "fit", "samples_seen"]
 
@@ -73,12 +77,13 @@ def fit(
     round: int,
     memory: OptimizerMemory | None = None,
     features: Features | None = None,
+    company: Company | None = None,
 ) -> Fit:
     """Fit `model` from `start` to `cohort` and return what came of it; `model` is scratch space.
 
     The same arguments give the same bytes; torch's own random state is left as it was. Entries that no phase trains are
-    returned bit-identical. features: where what the frozen layers of this model make of the images is kept, which changes no byte.
-    Raises FitDiverged E340, DataError E304.
+    returned bit-identical. features: where what the frozen layers of this model make of the images is kept, which changes no byte;
+    company: who else takes part. Raises FitDiverged E340, DataError E304.
     """
     if not len(cohort):
         raise DataError("E304", f"{twin}: no images to fit to", fix="give every twin at least one patient")
@@ -87,7 +92,7 @@ def fit(
     trained = frozenset(name for phase in lesson.phases for name in phase.trained)
     anchor = {name: tensor.detach().clone() for name, tensor in model.parameters.items() if name in trained}
     features = features or Features(model, FeatureCache(cache=False))
-    study = _Study(model, start, cohort, recipe, transfer, (seed, twin, round), features, anchor)
+    study = _Study(model, start, cohort, recipe, transfer, (seed, twin, round), features, anchor, company)
     seen = _Seen()
     with _own_random_state(model.device, number(seed, "dropout", twin, round)):
         for phase in lesson.phases:
@@ -161,6 +166,7 @@ class _Study:
     key: tuple[int, str, int]
     features: Features
     anchor: Mapping[str, Tensor]
+    company: Company | None = None
 
     def phase(self, phase: Phase, memory: OptimizerMemory, seen: _Seen, *, last: bool) -> dict[str, Vector]:
         """Run one phase, add to `seen`, return the optimiser's memory (nothing if nobody will ask: this is the `last` phase)."""
@@ -173,6 +179,9 @@ class _Study:
         together = frozenset(phase.trained)
         alone = together - model.statistics  # one image has no batch statistics
         depth, focus = frozen_depth(model.layout, together), together
+        if self.company:
+            depth = self.company.depth(depth)
+            self.company.begin(phase)
         model.focus(focus)
         for chosen, inputs in self.inputs(phase, depth, seen):
             wanted = together if len(chosen) > 1 else alone
@@ -180,11 +189,15 @@ class _Study:
                 model.focus(wanted)
                 focus = wanted
             logits = model.upper(inputs, depth) if depth else model(inputs)
-            task_loss = cross_entropy(logits, torch.from_numpy(self.cohort.labels[chosen]).to(model.device))
+            labels = torch.from_numpy(self.cohort.labels[chosen]).to(model.device)
+            task_loss = cross_entropy(logits, labels)
             value = float(task_loss.detach())
             _check(math.isfinite(value), twin, round, self.recipe)
             gradient.zero_()
-            self.transfer.loss(task_loss, parameters, start).backward()  # type: ignore[no-untyped-call]
+            loss = self.transfer.loss(task_loss, parameters, start)
+            if self.company:
+                loss = self.company.loss(loss, logits, labels, inputs, depth)
+            loss.backward()  # type: ignore[no-untyped-call]
             for descent in descents:
                 descent.step()
             seen.loss, seen.samples, seen.steps = seen.loss + value * len(chosen), seen.samples + len(chosen), seen.steps + 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p2pftl.errors import P2pftlError
+from p2pftl.learning.knowledge import Tutor
 from p2pftl.params import Layout, Vector
 
 Memory = Mapping[str, Any]
@@ -79,8 +80,8 @@ class Task(Protocol):
         """What `round` shares, and how much it computes."""
         ...
 
-    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
-        """Train from `vector`. Raises FitDiverged when the result is not finite."""
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
+        """Train from `vector`, and learn from `tutors` as the knowledge policy says. Raises FitDiverged when the result is not finite."""
         ...
 
     def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Protocol
 
@@ -13,10 +14,13 @@ from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_so
 
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.descent import Descent
-from p2pftl.learning.knowledge import Pupil, Tutor
+from p2pftl.learning.features import Features
+from p2pftl.learning.fit import Fit, OptimizerMemory, fit
+from p2pftl.learning.knowledge import Knowledge, Pupil, Tutor
 from p2pftl.learning.models import Model
 from p2pftl.learning.specs import Recipe
-from p2pftl.learning.transfer import Phase
+from p2pftl.learning.task import FitDiverged
+from p2pftl.learning.transfer import Lesson, Phase, Transfer
 from p2pftl.params import Layout, Vector
 
 _BLOCK = 64  # images at once where nothing is learnt
@@ -56,6 +60,29 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Te
     said = log_softmax(student / temperature, dim=1)
     meant = log_softmax(teacher.detach() / temperature, dim=1)
     return kl_div(said, meant, reduction="batchmean", log_target=True) * temperature**2
+
+
+def learn_from(
+    pupil: Pupil, tutors: Sequence[Tutor], knowledge: Knowledge, lesson: Lesson, transfer: Transfer,
+    *, memory: OptimizerMemory | None = None, features: Features | None = None,
+) -> Fit:  # fmt: skip
+    """Fit the pupil's model in the company of its tutors; where another model is kept, the optimiser's memory is not.
+
+    Raises FitDiverged E340, also for the model that is kept, DataError E304.
+    """
+    seed, twin, round = pupil.key
+    company = knowledge.company(pupil, tutors)
+    try:
+        done = fit(
+            pupil.model, company.start, pupil.cohort, pupil.recipe, lesson, transfer,
+            seed=seed, twin=twin, round=round, memory=memory, features=features, company=company,
+        )  # fmt: skip
+        vector = company.kept(done.vector)
+    finally:
+        company.close()
+    if not np.isfinite(vector).all():
+        raise FitDiverged("E340", f"{twin}, round {round}: the model learnt from diverged", fix="lower the learning rate")
+    return replace(done, vector=vector, memory=done.memory if vector is done.vector else None)
 
 
 class Alone:

@@ -89,13 +89,13 @@ def lines_of(points: Curves, across: str) -> dict[str, list[tuple[float, float]]
     return {twin: sorted(line.items()) for twin, line in found.items() if line}
 
 
-def dumbbells(rows: Sequence[tuple[str, float | None, float | None]], width: float = 520) -> str:
-    """One line per twin: without exchange (ring) to with exchange (dot), on one scale of accuracy."""
+def dumbbells(rows: Sequence[tuple[str, float | None, float | None]], what: str = "accuracy", width: float = 520) -> str:
+    """One line per twin: without exchange (ring) to with exchange (dot), on one scale of `what`."""
     left, right, top, pitch = 78.0, 58.0, 24.0, 22.0 if len(rows) <= 24 else 14.0
     height = top + pitch * len(rows) + 34
     values = [value for _, a, b in rows for value in (a, b) if value is not None] or [0.0, 1.0]
     x = Scale(*_nice(min(values), max(values)), left, width - right)
-    parts = [label(0, 13, "Test accuracy of each twin", "chart-title")]
+    parts = [label(0, 13, f"Test {what} of each twin", "chart-title")]
     for tick in x.ticks(5):
         parts.append(tag("line", x1=x(tick), x2=x(tick), y1=top, y2=height - 30, class_="grid"))
         parts.append(label(x(tick), height - 14, f"{tick:g}" if tick else "0", "tick", "middle"))
@@ -110,7 +110,7 @@ def dumbbells(rows: Sequence[tuple[str, float | None, float | None]], width: flo
         if with_ is not None:
             inner.append(tag("circle", cx=x(with_), cy=y, r=4.5, class_="dot"))
         parts.append(tag("g", *inner))
-    return drawing(width, height, *parts, name="test accuracy of each twin with and without exchange")
+    return drawing(width, height, *parts, name=f"test {what} of each twin with and without exchange")
 
 
 def bars(rows: Sequence[tuple[str, float, float]], width: float = 520) -> str:

@@ -134,7 +134,7 @@ class History:
         self.losses[event.twin].append(Point(event.t, self.board.nth(event.round), event.loss))
 
     def _scored(self, event: fact.Scored) -> None:
-        value = event.metrics.get("accuracy")
+        value = event.metrics.get(self.board.lead.key)
         if value is not None:
             self.scores.setdefault(event.split, defaultdict(list))[event.twin].append(
                 Point(event.t, self.board.nth(event.round), float(value))

@@ -151,7 +151,7 @@ class Live:
         right = Text()
         spread = board.spread(board.split)
         if spread is not None:
-            right.append(f" {board.split} accuracy ", style="dim")
+            right.append(f" {board.split} {board.lead.name} ", style="dim")
             right.append(figure(spread[0]), style="bold")
             right.append(f" ({figure(spread[1], 2)}–{figure(spread[2], 2)})" if width >= 90 else "", style="dim")
         right.append(f"  {size(board.bytes)} sent", style="default")
@@ -205,7 +205,7 @@ class _Rows:
             ("device", 14 if wide else 10, "left", fleet),
             ("images", 6, "right", width >= 130 and held),
             ("loss", 5, "right", width >= (100 if fleet else 72)),
-            (f"{'val.' if self.split == 'validation' else self.split} accuracy", 6 + self.spark, "left", True),
+            (f"{'val.' if self.split == 'validation' else self.split} {self.board.lead.name}", 6 + self.spark, "left", True),
             ("partners", min(24, max(8, width - (142 if fleet else 104))), "left", width >= (150 if fleet else 110)),
             ("sent", 7, "right", width >= (92 if fleet else 66)),
             ("stale", 7, "right", width >= (124 if fleet else 94)),
@@ -231,7 +231,7 @@ class _Rows:
             return []
         states = ", ".join(f"{count:,} {state}" for state, count in Counter(row.state for row in others).most_common())
         known = [value for row in others if (value := row.accuracy(self.split)) is not None]
-        spread = f"; {self.split} accuracy {figure(min(known), 2)}–{figure(max(known), 2)}" if known else ""
+        spread = f"; {self.split} {self.board.lead.name} {figure(min(known), 2)}–{figure(max(known), 2)}" if known else ""
         return [Text(f" … and {len(others):,} more: {states}{spread}", style="dim", no_wrap=True, overflow="ellipsis")]
 
     def _add(self, table: Table, row: Row) -> None:
@@ -245,7 +245,7 @@ class _Rows:
             "device": _device(self.board.fleet.of(row.name), self.width >= 110),
             "images": _held(self.board.fleet.of(row.name)),
             "loss": figure(row.loss),
-            "accuracy": self._accuracy(row),
+            self.board.lead.name: self._accuracy(row),
             "partners": Text(_partners(row.partners), style="dim"),
             "sent": size(row.sent),
             "stale": seconds(row.staleness),
@@ -264,7 +264,7 @@ class _Rows:
             "device": "",
             "images": "",
             "loss": "",
-            "accuracy": Text(last, style="dim"),
+            self.board.lead.name: Text(last, style="dim"),
             "stale": "",
         }
 

@@ -162,7 +162,7 @@ def standing(board: Board) -> str:
     words = []
     spread = board.spread(board.split)
     if spread is not None:
-        words.append(f"accuracy {figure(spread[0])} ({figure(spread[1])} to {figure(spread[2])}, {board.split})")
+        words.append(f"{board.lead.name} {figure(spread[0])} ({figure(spread[1])} to {figure(spread[2])}, {board.split})")
     loss = board.mean_loss()
     if loss is not None:
         words.append(f"loss {figure(loss)}")

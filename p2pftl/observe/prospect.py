@@ -42,7 +42,8 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table
     weights = model["weights"] or "drawn from the seed"
     shared = "all shared" if model["shared"] == model["parameters"] else f"{model['shared']:,} shared"
     more = (f", adapters {model['adapters']}" if model.get("adapters") else "") + f", {model.get('precision', 'fp32')}"
-    grid.add_row("model", f"{model['backbone']}, {model['parameters']:,} parameters ({shared}), weights {weights}{more}")
+    kind = f"{model['detector']}, on " if model.get("detector") else ""
+    grid.add_row("model", f"{kind}{model['backbone']}, {model['parameters']:,} parameters ({shared}), weights {weights}{more}")
     grid.add_row("policies", ", ".join(f"{seam} {name}" for seam, name in facts["policies"].items()))
     cloud = facts["cloud"]
     grid.add_row("cloud", "none" if cloud is None else f"{cloud['use']}, every {cloud['every']} rounds, twins wait {cloud['wait']:g} s")

@@ -68,6 +68,7 @@ def _pictures(run: Path, told: Told, name: str) -> list[tuple[str, Path]]:
     beside = [file for file in sorted((run / "previews").glob(f"{name}-*.png")) if file.stem not in told.history.board.rows]
     found = [(match, file) for file in beside if (match := wanted.fullmatch(file.name))]
     files += [(f"{match[1].replace('_', ' ')}{match[2] or ''}: before and after, and what changed", file) for match, file in found]
+    files.append(("at the end: findings in green, as many surest detections in orange", run / "previews" / f"{name}-found.png"))
     return [(what, file) for what, file in files if file.is_file()]
 
 
@@ -89,9 +90,14 @@ def _told(run: Path) -> Told:
     history = fold(record.read(run / record.FILE))
     other = run / "control" / record.FILE
     control = fold(record.read(other)) if other.is_file() else None
-    named = {name: run / "previews" / f"{name}.png" for name in history.board.rows}
-    previews = [(name, file) for name, file in named.items() if file.is_file()]
+    previews = [(name, file) for name in history.board.rows if (file := _preview(run, name)).is_file()]
     return Told(_document(run, history, control), history, control, history.rank(), previews)
+
+
+def _preview(run: Path, name: str) -> Path:
+    """What a twin's detector found at the end, or what the twin began with."""
+    found = run / "previews" / f"{name}-found.png"
+    return found if found.is_file() else run / "previews" / f"{name}.png"
 
 
 def _document(run: Path, history: History, control: History | None) -> Document:

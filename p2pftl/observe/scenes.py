@@ -28,6 +28,7 @@ def topology(history: History, width: float = 520, height: float = 430) -> str:
     carried = _carried(history, facts)
     most = max(carried.values(), default=0) or 1
     split = history.board.split
+    what = f"{split} {history.board.lead.name}"
     scores = {name: row.accuracy(split) for name, row in history.board.rows.items()}
     known = [score for score in scores.values() if score is not None]
     tint = Scale(min(known), max(known), 0.0, 1.0) if known else Scale(0.0, 1.0, 0.0, 1.0)
@@ -44,10 +45,10 @@ def topology(history: History, width: float = 520, height: float = 430) -> str:
         score = scores.get(name)
         fill = _cividis(tint(score)) if score is not None else "none"
         dot = tag("circle", cx=x, cy=y, r=radius, fill=fill, class_=None if crowd else "twin")
-        text = f"{name}: {split} accuracy {figure(score)}, {size(history.traffic[name].bytes)} sent"
+        text = f"{name}: {what} {figure(score)}, {size(history.traffic[name].bytes)} sent"
         parts.append(tag("g", title(text), dot, _name(name, x, y, radius, width, height) if len(places) <= LABELS else ""))
-    parts.append(_legend(tint, most, split, width, height))
-    return drawing(width, height, *parts, name="topology: edges by bytes carried, twins by accuracy")
+    parts.append(_legend(tint, most, what, width, height))
+    return drawing(width, height, *parts, name=f"topology: edges by bytes carried, twins by {history.board.lead.name}")
 
 
 def timeline(history: History, spans: Sequence[Span], width: float = 1060) -> str:
@@ -141,9 +142,9 @@ def _name(name: str, x: float, y: float, radius: float, width: float, height: fl
     return label(x + (radius + 6 if dx > 0 else -radius - 6), y + 4, name, "name", "start" if dx > 0 else "end")
 
 
-def _legend(tint: Scale, most: int, split: str, width: float, height: float) -> str:
+def _legend(tint: Scale, most: int, what: str, width: float, height: float) -> str:
     y = height - 26.0
-    parts = [label(8, y - 7, f"{split} accuracy", "tick")]
+    parts = [label(8, y - 7, what, "tick")]
     parts += [tag("rect", x=8 + i * 3.0, y=y, width=3.2, height=8, fill=_cividis(i / 39)) for i in range(40)]
     parts += [label(8, y + 20, figure(tint.low, 2), "tick"), label(128, y + 20, figure(tint.high, 2), "tick", "end")]
     left = width - 150

@@ -12,13 +12,17 @@ from p2pftl.observe import charts, scenes, story
 from p2pftl.observe.board import CLOUD
 from p2pftl.observe.charts import Plot, lines_of
 from p2pftl.observe.history import Curves, History, Span, by_round, by_time
+from p2pftl.observe.lead import ACCURACY, Lead, told_by
 from p2pftl.observe.markup import table, tag, words
-from p2pftl.observe.summary import METRICS, Document
+from p2pftl.observe.summary import FOUND, METRICS, Document
 from p2pftl.observe.units import NOTHING, clock, figure, said, scanner, seconds, signed, size, some
 
 SLICES, SLICE_BYTES = 24, 900_000
 MATRICES, LISTED = 24, 100
-NAMES = {"balanced_accuracy": "balanced acc.", "auroc": "AUROC", "f1": "F1"}
+NAMES = {
+    "balanced_accuracy": "balanced acc.", "auroc": "AUROC", "f1": "F1", "map": "mAP@0.5:0.95", "map_50": "mAP@0.5", "map_70": "mAP@0.7",
+    "map_strict": "mAP@0.7:0.95",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,15 @@ def headline(told: Told) -> str:
     lead += tag("p", words(end), class_="warning") if end else ""
     note = story.caution(document)
     lead += tag("p", words(note), class_="note") if note else ""
-    control = document.get("control")
+    control, main = document.get("control"), told_by(document)
     gains = [
-        (name, _accuracy(told.control.board.rows[name].metrics if name in told.control.board.rows else {}), twin["test"].get("accuracy"))
+        (name, _score(told.control.board.rows[name].metrics if name in told.control.board.rows else {}, main), twin["test"].get(main.key))
         for name, twin in document["twins"].items()
     ] if told.control else []  # fmt: skip
     figures = tag("dl", *_figures(document, control), class_="figures")
     if 0 < len(gains) <= 60:
         hint = legend(("ring", "without exchange"), ("dot", "with exchange"))
-        figures = tag("div", figures, tag("figure", charts.dumbbells(gains), hint), class_="beside")
+        figures = tag("div", figures, tag("figure", charts.dumbbells(gains, main.name), hint), class_="beside")
     return tag("header", top, lead) + figures
 
 
@@ -66,9 +70,9 @@ def learning(told: Told) -> str:
     """Curves over virtual time and over rounds, on the test set, on validation data, and the training loss."""
     history, control = told.history, told.control
     drawn = []
-    for name, curves in (("Test accuracy", history.scores["test"]), ("Validation accuracy", history.scores["validation"])):
-        other = (control.scores["test" if name.startswith("Test") else "validation"]) if control else {}
-        drawn += _pair_of_plots(told, name, curves, other)
+    for split in ("test", "validation"):
+        other = control.scores[split] if control else {}
+        drawn += _pair_of_plots(told, f"{split.capitalize()} {history.board.lead.name}", history.scores[split], other)
     drawn += _pair_of_plots(told, "Training loss", history.losses, control.losses if control else {})
     hint = legend(
         ("mean", "mean of the twins"),
@@ -102,7 +106,8 @@ def network(told: Told) -> str:
     ]
     picture = tag("figure", scenes.topology(told.history))
     side = tag("div", table(("graph", ">"), rows, "facts"), _influence(told))
-    text = "Edges are darker and wider the more bytes they carried; dotted ones carried none. Twins are coloured by their last accuracy."
+    text = "Edges are darker and wider the more bytes they carried; dotted ones carried none. Twins are coloured by their last "
+    text += f"{told.history.board.lead.name}."
     return tag("section", tag("h2", "Who learnt from whom"), tag("p", text, class_="hint"), tag("div", picture, side, class_="beside"))
 
 
@@ -144,12 +149,12 @@ def confusions(told: Told) -> str:
     names = list(classes) if len(classes) == count else [str(i) for i in range(count)]
     size_ = max(18.0, min(max(64.0, 6.4 * max(map(len, names))), 96.0, 400.0 / count))
     large = tag("figure", charts.matrix(whole, names, names, size_), tag("figcaption", f"all {some(len(fitting), 'twin')} together"))
-    tiny = max(6.0, min(28.0, 96.0 / count))
+    lead, tiny = told_by(told.document), max(6.0, min(28.0, 96.0 / count))
     small = [
         tag(
             "figure",
             charts.matrix(rows, (), (), tiny),
-            tag("figcaption", words(name), " ", tag("span", figure(told.document["twins"][name]["test"].get("accuracy")), class_="dim")),
+            tag("figcaption", words(name), " ", tag("span", figure(told.document["twins"][name]["test"].get(lead.key)), class_="dim")),
         )
         for name, rows in list(fitting.items())[:MATRICES]
     ]
@@ -161,12 +166,14 @@ def confusions(told: Told) -> str:
 def twins(told: Told) -> str:
     """Two tables: the scores of every twin, and what it is."""
     document = told.document
-    columns = {metric: [twin["test"].get(metric) for twin in document["twins"].values()] for metric in METRICS}
+    lead = told_by(document)
+    metrics = METRICS if lead is ACCURACY else (*FOUND, "recall", "accuracy")
+    columns = {metric: [twin["test"].get(metric) for twin in document["twins"].values()] for metric in metrics}
     limits = {metric: _limits(values) for metric, values in columns.items()}
     heads = [
         "twin",
-        *(f">{NAMES.get(metric, metric)}" for metric in METRICS),
-        ">val. acc.",
+        *(f">{NAMES.get(metric, metric)}" for metric in metrics),
+        f">val. {'acc.' if lead is ACCURACY else lead.name}",
         *([">gain"] if told.control else []),
         ">rounds",
         ">sent",
@@ -178,16 +185,17 @@ def twins(told: Told) -> str:
         twin = document["twins"][name]
         cells = [
             words(name),
-            *(_marked(twin["test"].get(metric), limits[metric]) for metric in METRICS),
-            figure(twin["validation"].get("accuracy")),
+            *(_marked(twin["test"].get(metric), limits[metric]) for metric in metrics),
+            figure(twin["validation"].get(lead.key)),
         ]
         if told.control:
             alone = told.control.board.rows.get(name)
-            cells.append(_gain(twin["test"].get("accuracy"), _accuracy(alone.metrics) if alone else None))
+            cells.append(_gain(twin["test"].get(lead.key), _score(alone.metrics, lead) if alone else None))
         again = f" #{twin['incarnation']}" if twin["incarnation"] > 1 else ""
         rows.append([*cells, str(twin["rounds"]), size(twin["bytes_sent"]), words(twin.get("state", "") + again)])
     text = (
-        "▲ best and ▼ lowest of a column; gain: test accuracy above the same twin without exchange; #2: second incarnation, after a crash."
+        f"▲ best and ▼ lowest of a column; gain: test {lead.name} above the same twin without exchange; "
+        "#2: second incarnation, after a crash."
     )
     if len(names) < len(document["twins"]):
         text += f" The {len(names)} weakest and strongest of {len(document['twins']):,}; summary.json has all."
@@ -202,7 +210,7 @@ def slices(told: Told) -> str:
     budget = SLICE_BYTES
     for name, file in told.previews:
         configuration = told.facts.get("twins", {}).get(name, {}).get("scanner") or {}
-        key = repr(sorted(configuration.items())) if configuration else name
+        key = repr(sorted(configuration.items())) if configuration and file.stem == name else file.stem
         data = file.read_bytes()
         if key in seen or len(data) > budget or len(shown) == SLICES:
             continue
@@ -220,6 +228,8 @@ def slices(told: Told) -> str:
         if told.synthetic
         else "Sample slices, one per scanner configuration."
     )
+    if told_by(told.document) is not ACCURACY:
+        kind += " Green: findings. Orange: the twin's surest detections in test images at the end, as many as there are findings."
     return tag("section", tag("h2", "What the scanners see"), tag("p", kind, class_="hint"), tag("div", *shown, class_="slices"))
 
 
@@ -246,14 +256,16 @@ def _figures(document: Document, control: Document | None) -> list[str]:
     def one(name: str, value: str, under: str = "") -> str:
         return tag("div", tag("dt", words(name)), tag("dd", words(value), tag("small", words(under)) if under else ""))
 
-    mean, lost = document["mean"], document["frames"]
-    shown = [one("mean test accuracy", figure(mean.get("accuracy")), f"AUROC {figure(mean.get('auroc'))}, F1 {figure(mean.get('f1'))}")]
+    mean, lost, lead = document["mean"], document["frames"], told_by(document)
+    shown = [
+        one(f"mean test {lead.name}", figure(mean.get(lead.key)), ", ".join(f"{name} {figure(mean.get(key))}" for name, key in lead.beside))
+    ]
     if control:
-        limits = control["interval"]["accuracy"]
+        limits = control["interval"][lead.key]
         under = f"95 % interval {signed(limits[0])} to {signed(limits[1])}" if limits else ""
         shown += [
-            one("without exchange", figure(control["mean"].get("accuracy"))),
-            one("margin", signed(control["margin"]["accuracy"]), under),
+            one("without exchange", figure(control["mean"].get(lead.key))),
+            one("margin", signed(control["margin"][lead.key]), under),
         ]
     shown.append(one("sent", size(document["bytes_sent"]), f"{lost['sent']:,} frames, {lost['lost']:,} lost, {lost['refused']:,} refused"))
     shown.append(
@@ -287,10 +299,10 @@ def _influence(told: Told) -> str:
 
 def _listed(document: Document) -> list[str]:
     """All twins, or of very many the weakest and the strongest."""
-    names = list(document["twins"])
+    names, lead = list(document["twins"]), told_by(document)
     if len(names) <= LISTED:
         return names
-    order = sorted(names, key=lambda name: (document["twins"][name]["test"].get("accuracy") or 0.0, name))
+    order = sorted(names, key=lambda name: (document["twins"][name]["test"].get(lead.key) or 0.0, name))
     chosen = {*order[: LISTED // 2], *order[-LISTED // 2 :]}
     return [name for name in names if name in chosen]
 
@@ -331,8 +343,8 @@ def legend(*items: tuple[str, str]) -> str:
     return tag("p", *(tag("span", tag("i", class_=f"key {kind}"), words(text)) for kind, text in items), class_="legend")
 
 
-def _accuracy(metrics: Mapping[str, Mapping[str, Any]]) -> float | None:
-    value = metrics.get("test", {}).get("accuracy")
+def _score(metrics: Mapping[str, Mapping[str, Any]], lead: Lead) -> float | None:
+    value = metrics.get("test", {}).get(lead.key)
     return None if value is None else float(value)
 
 

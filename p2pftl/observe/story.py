@@ -7,6 +7,7 @@ from typing import Any
 
 from p2pftl.observe.board import CLOUD
 from p2pftl.observe.history import History, Span
+from p2pftl.observe.lead import ACCURACY, told_by
 from p2pftl.observe.summary import Document
 from p2pftl.observe.units import clock, figure, seconds, size, some
 
@@ -23,24 +24,32 @@ def setting(history: History) -> str:
     kind = ("synthetic " if plan.synthetic else "") + _DATA.get(data.get("use", ""), "images")
     count = len(history.board.rows)
     first = f"{spelt(count).capitalize()} {'twin' if count == 1 else 'twins'} of CT scanners trained {_model(model)} on {kind}"
-    first += f" to tell apart {joined(plan.classes)}, each on its own studies only." if plan.classes else ", each on its own studies only."
+    if model.get("detector"):
+        first += f" to find {joined(plan.classes[1:])}, each on its own studies only."
+    else:
+        first += (
+            f" to tell apart {joined(plan.classes)}, each on its own studies only." if plan.classes else ", each on its own studies only."
+        )
     return f"{first} {_exchange(history, facts)}"
 
 
 def outcome(document: Document, history: History) -> str:
     """The figures, with and without exchange."""
-    accuracy = document["mean"].get("accuracy")
-    if accuracy is None:
+    lead = told_by(document)
+    value = document["mean"].get(lead.key)
+    if value is None:
         return "No twin was scored on the test set."
-    words = f"At the end the twins classify {percent(accuracy)} of the common test set correctly on average"
+    words = f"At the end the twins classify {percent(value)} of the common test set correctly on average"
+    if lead is not ACCURACY:
+        words = f"At the end the twins' detectors have a mean {lead.name} of {percent(value)} on the common test set"
     worst = document.get("worst")
     if worst and len(document["twins"]) > 1:
-        words += f"; the weakest, {worst}, {percent(document['twins'][worst]['test']['accuracy'])}"
+        words += f"; the weakest, {worst}, {percent(document['twins'][worst]['test'][lead.key])}"
     control = document.get("control")
-    if not control or control["mean"].get("accuracy") is None:
+    if not control or control["mean"].get(lead.key) is None:
         return words + "."
-    margin, limits = control["margin"]["accuracy"], control["interval"]["accuracy"]
-    return words + f". The same run without any exchange reaches {percent(control['mean']['accuracy'])}. {verdict(margin, limits)}"
+    margin, limits = control["margin"][lead.key], control["interval"][lead.key]
+    return words + f". The same run without any exchange reaches {percent(control['mean'][lead.key])}. {verdict(margin, limits)}"
 
 
 def verdict(margin: float, limits: Any) -> str:
@@ -144,7 +153,7 @@ def ending(document: Document) -> str:
 
 def markdown(document: Document, history: History) -> str:
     """A short text about the run, for a terminal, a pull request or a mail."""
-    spans = history.rank()
+    spans, lead = history.rank(), told_by(document)
     lines = [f"# {document['name']}", "", setting(history), "", outcome(document, history)]
     end = ending(document)
     lines += ["", *filter(None, (end, caution(document)))]
@@ -152,10 +161,10 @@ def markdown(document: Document, history: History) -> str:
     lines += ["- " + ": ".join(filter(None, (when(span), text))) for span, text in trouble(history, spans)]
     lines += ["", rejected(history)] if history.rejected else []
     lines += ["", scanners(history)] if history.devices else []
-    lines += ["", traffic(history), "", "| twin | test accuracy | AUROC | rounds | sent |", "|---|---:|---:|---:|---:|"]
+    lines += ["", traffic(history), "", f"| twin | test {lead.name} | {lead.beside[0][0]} | rounds | sent |", "|---|---:|---:|---:|---:|"]
     for name, twin in document["twins"].items():
         test = twin["test"]
-        cells = (name, figure(test.get("accuracy")), figure(test.get("auroc")), str(twin["rounds"]), size(twin["bytes_sent"]))
+        cells = (name, figure(test.get(lead.key)), figure(test.get(lead.beside[0][1])), str(twin["rounds"]), size(twin["bytes_sent"]))
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", f"seed {document['seed']}, digest `{document['digest']}`, {seconds(document['virtual_seconds'])} virtual,"]
     return "\n".join([*lines, f"{clock(document['wall_seconds'])} wall, executor {document['executor']}."]) + "\n"
@@ -260,10 +269,16 @@ def _came_out(history: History, name: str) -> str:
         return ""
     accuracy = row.accuracy("test")
     words = f"{name} finished {row.round} of {history.board.rounds} rounds"
-    return words + (f" with test accuracy {figure(accuracy)}." if accuracy is not None else ".")
+    return words + (f" with test {history.board.lead.name} {figure(accuracy)}." if accuracy is not None else ".")
 
 
-_DATA = {"phantom": "thorax CT phantoms", "dicom": "CT series in DICOM", "images": "images", "npz": "images"}
+_DATA = {
+    "phantom": "thorax CT phantoms",
+    "phantom_boxes": "thorax phantoms",
+    "dicom": "CT series in DICOM",
+    "images": "images",
+    "npz": "images",
+}
 _PARTNERS = {
     "all": "all neighbours",
     "random": "neighbours drawn anew each round",

@@ -13,9 +13,11 @@ from typing import Any
 
 from p2pftl.events import Event
 from p2pftl.observe.board import Board, Row
+from p2pftl.observe.fleet import Scanner
 
 FILE = "summary.json"
 METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
+FOUND = ("map", "map_50", "map_70", "map_strict")  # of detectors alone, whose `recall` is the share of findings covered
 LEVEL = 0.95
 Document = dict[str, Any]
 
@@ -43,13 +45,13 @@ class Summary:
         """Return the content of summary.json.
 
         rounds: planned; virtual_seconds: time of the last event; bytes_sent: counted once at the sender, cloud and lost frames
-        included; frames: sent = delivered + lost, refused counts what arrived and was not accepted; mean: over the twins, without
-        those where a metric is undefined, null if it is undefined for all; worst: the twin with the lowest test accuracy;
-        consensus_distance: mean squared distance of the twins' shared parameters from their mean; reasons: why status is not
-        "done"; control: see `control`.
+        included; frames: sent = delivered + lost, refused counts what arrived and was not accepted; metric: what the run is told
+        by; mean: over the twins, without those where a metric is undefined, null if it is undefined for all; worst: the twin with
+        the lowest test `metric`; consensus_distance: mean squared distance of the twins' shared parameters from their mean;
+        reasons: why status is not "done"; control: see `control`.
         """
         board = self.board
-        twins = {row.name: _twin(row) for row in board.rows.values()}
+        twins = {row.name: _twin(row, board.fleet.of(row.name)) for row in board.rows.values()}
         content: Document = {
             "name": board.plan.name if board.plan else "",
             "seed": board.plan.seed if board.plan else None,
@@ -66,22 +68,23 @@ class Summary:
             "synthetic": bool(board.plan and board.plan.synthetic),
             "twins": twins,
             "mean": mean(twin["test"] for twin in twins.values()),
-            "worst": worst(twins),
+            "metric": board.lead.key,
+            "worst": worst(twins, board.lead.key),
             "cloud": None if board.cloud is None else _cloud(board),
             "consensus_distance": consensus_distance,
             "versions": dict(versions or {}),
         }
         if control is not None:
-            content["control"] = compare(twins, {row.name: _twin(row) for row in control.board.rows.values()})
+            content["control"] = compare(twins, {row.name: _twin(row) for row in control.board.rows.values()}, board.lead.key)
         clean: Document = _plain(content)
         return clean
 
 
-def compare(twins: Mapping[str, Document], control: Mapping[str, Document]) -> Document:
+def compare(twins: Mapping[str, Document], control: Mapping[str, Document], main: str = "accuracy") -> Document:
     """Compare the twins with the same twins of the run without exchange, pairwise on the test set.
 
     mean: of the control run; margin: mean of (with - without) over the twins that have both; interval: its 95 % interval by
-    Student's t, null below two pairs; pairs: how many twins were compared by accuracy.
+    Student's t, null below two pairs; pairs: how many twins were compared by `main`.
     """
     gains = {
         metric: [
@@ -89,14 +92,14 @@ def compare(twins: Mapping[str, Document], control: Mapping[str, Document]) -> D
             for name in sorted(twins.keys() & control.keys())
             if (mine := twins[name]["test"].get(metric)) is not None and (other := control[name]["test"].get(metric)) is not None
         ]
-        for metric in METRICS
+        for metric in _occurring(twin["test"] for twin in twins.values())
     }
     return {
         "mean": mean(twin["test"] for twin in control.values()),
         "margin": {metric: fmean(found) if found else None for metric, found in gains.items()},
         "interval": {metric: interval(found) for metric, found in gains.items()},
         "level": LEVEL,
-        "pairs": len(gains["accuracy"]),
+        "pairs": len(gains.get(main, ())),
     }
 
 
@@ -115,14 +118,19 @@ def interval(differences: Sequence[float]) -> tuple[float, float] | None:
 def mean(tests: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """Mean of every metric over the twins where it is defined; None where it is defined for nobody."""
     known = list(tests)
-    values = {metric: [test[metric] for test in known if test.get(metric) is not None] for metric in METRICS}
+    values = {metric: [test[metric] for test in known if test.get(metric) is not None] for metric in _occurring(known)}
     return {metric: fmean(found) if found else None for metric, found in values.items()}
 
 
-def worst(twins: Mapping[str, Document]) -> str | None:
-    """The twin with the lowest test accuracy, the first by name if several have it."""
-    scored = [(twin["test"]["accuracy"], name) for name, twin in twins.items() if twin["test"].get("accuracy") is not None]
+def worst(twins: Mapping[str, Document], metric: str = "accuracy") -> str | None:
+    """The twin with the lowest test `metric`, the first by name if several have it."""
+    scored = [(twin["test"][metric], name) for name, twin in twins.items() if twin["test"].get(metric) is not None]
     return min(scored)[1] if scored else None
+
+
+def _occurring(tests: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The metrics of a classifier, and of a detector where there is one."""
+    return (*METRICS, *FOUND) if any(FOUND[0] in test for test in tests) else METRICS
 
 
 def dumps(document: Document) -> str:
@@ -139,7 +147,7 @@ def save(document: Document, path: Path) -> None:
     partial.replace(path)
 
 
-def _twin(row: Row) -> Document:
+def _twin(row: Row, device: Scanner | None = None) -> Document:
     return {
         "test": _scores(row.metrics.get("test")),
         "validation": _scores(row.metrics.get("validation")),
@@ -148,13 +156,26 @@ def _twin(row: Row) -> Document:
         "incarnation": row.incarnation,
         "model": row.model,
         "state": row.state,
+        "device": _device(device) if device and device.lifecycle else None,
+    }
+
+
+def _device(known: Scanner) -> Document:
+    """Last state of a device, and what the learning did without because of it."""
+    return {
+        "lifecycle": known.lifecycle,
+        "quality": known.quality,
+        "status": known.status,
+        "images": known.arrived,
+        "left_out": known.left_out,
+        "withheld": known.withheld,
     }
 
 
 def _scores(metrics: Mapping[str, Any] | None) -> Document:
     if metrics is None:
         return {}
-    return {key: metrics.get(key) for key in (*METRICS, "loss", "confusion") if key in metrics or key in METRICS}
+    return {key: metrics.get(key) for key in (*METRICS, *FOUND, "loss", "confusion") if key in metrics or key in METRICS}
 
 
 def _cloud(board: Board) -> Document:

@@ -16,7 +16,7 @@ SENDERS = 40
 
 
 def frames(told: Told) -> str:
-    """Bytes per participant, accuracy against bytes, what a frame is made of, frames by fate."""
+    """Bytes per participant, accuracy (or mAP@0.5) against bytes, what a frame is made of, frames by fate."""
     history = told.history
     shown = sorted(history.traffic.items(), key=lambda item: (-item[1].bytes, item[0]))[:SENDERS]
     order = {name: i for i, name in enumerate([*history.board.rows, CLOUD])}
@@ -48,7 +48,10 @@ def _against_bytes(told: Told) -> str:
         return ""
     alone = by_time(control.scores[split])[-1:] if control else []
     other = [replace(band, x=x) for band in alone for x in (bands[0].x, bands[-1].x)]
-    return tag("figure", charts.curves(Plot(f"Mean {split} accuracy against bytes sent", "MB sent by all together", bands, other=other)))
+    return tag(
+        "figure",
+        charts.curves(Plot(f"Mean {split} {history.board.lead.name} against bytes sent", "MB sent by all together", bands, other=other)),
+    )
 
 
 def _frame(told: Told) -> str:

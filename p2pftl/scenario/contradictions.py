@@ -11,6 +11,7 @@ from typing import Any
 from p2pftl.device.troubles import of_images
 from p2pftl.device.tube import DAY
 from p2pftl.errors import P2pftlError, nearest
+from p2pftl.learning.specs import FeatureCache, ModelSpec
 from p2pftl.scenario.forms import policy_name
 from p2pftl.scenario.schema import Scenario
 from p2pftl.scenario.yaml_text import Path
@@ -18,7 +19,7 @@ from p2pftl.world.device_incidents import CaseMixShift, in_seconds
 from p2pftl.world.incidents import DeviceFault
 from p2pftl.world.timeline import check_incidents
 
-_GREY = ("images", "npz")
+_GREY = ("images", "npz", "coco_boxes")
 _ENUM = ("DEFAULT", "IMAGENET1K_V1")
 _POINT = {
     "E120": ("twin", "link", "groups"), "E121": ("until", "revive_after", "at", "day"), "E122": (), "E123": ("groups",), "E128": ("twin",),
@@ -42,14 +43,22 @@ def contradictions(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Faul
     yield from _weights(scenario)
     yield from _fit(text)
     yield from _mixed(scenario)
+    yield from _detector(scenario)
     yield from _devices(scenario)
     yield from _crashes(scenario)
     yield from _names(scenario, text)
 
 
 def _weights(scenario: Scenario) -> Iterator[Fault]:
-    weights, backbone = scenario.model.weights, scenario.model.backbone
-    path: Path = ("model", "weights")
+    weights = scenario.model.weights
+    if weights in _ENUM and scenario.model.backbone == "compact":
+        problem = "the compact backbone has no torchvision weights"
+        yield Fault("E127", ("model", "weights"), problem, "use null, a .safetensors file or another backbone")
+    yield from _usable(weights, ("model", "weights"))
+
+
+def _usable(weights: str | None, path: Path) -> Iterator[Fault]:
+    """The text of `weights` can name a source of weights."""
     if weights is None:
         return
     if weights.endswith(".safetensors"):
@@ -59,8 +68,6 @@ def _weights(scenario: Scenario) -> Iterator[Fault]:
         yield Fault("E127", path, "pickled weights are never loaded", "save them as .safetensors")
     elif weights not in _ENUM:
         yield Fault("E127", path, "must be null, a .safetensors file or a torchvision name", nearest(weights, _ENUM))
-    elif backbone == "compact":
-        yield Fault("E127", path, "the compact backbone has no torchvision weights", "use null, a .safetensors file or another backbone")
 
 
 def _beside(file: File) -> str:
@@ -95,6 +102,43 @@ def _mixed(scenario: Scenario) -> Iterator[Fault]:
     if policy_name("transfer", scenario.transfer) == "adapters" and not scenario.model.adapters:
         problem = "it trains adapters, and the model has none"
         yield Fault("E128", ("transfer",), problem, "give the model some, model: {adapters: 8}, or use transfer: head")
+
+
+def _detector(scenario: Scenario) -> Iterator[Fault]:
+    """A detector needs boxes and the other way round; what is built on a classifier's features or loss is not for it."""
+    detector, data = scenario.detector, policy_name("data", scenario.data.source)
+    boxed = getattr(scenario.data.source, "boxed", False)
+    if detector is None:
+        if boxed:
+            yield Fault("E128", ("data", "use"), f"{data} has boxes, and nothing looks for them", "add `detector: {}`, or use other data")
+        return
+    if not boxed:
+        yield Fault(
+            "E128", ("detector",), f"it learns from boxes, and data: {data} has none", "use phantom_boxes, dicom_boxes or coco_boxes"
+        )
+    yield from _usable(detector.weights, ("detector", "weights"))
+    for path, wrong, problem, fix in _not_beside_a_detector(scenario):
+        if wrong:
+            yield Fault("E128", path, problem, fix)
+
+
+def _not_beside_a_detector(scenario: Scenario) -> tuple[tuple[Path, bool, str, str], ...]:
+    """Where something stands, whether it is wrong beside a detector, why, and what mends it."""
+    compute, cloud, arrivals = scenario.compute, scenario.cloud, scenario.arrivals is not None
+    features = scenario.features.cache and scenario.features != FeatureCache()
+    ifca = cloud is not None and policy_name("cloud", cloud.coordinator) == "ifca"
+    gone = "leave it out"
+    return (
+        (("model",), scenario.model != ModelSpec(), "the detector has a backbone of its own", "say it in `detector`, leave `model` out"),
+        (("arrivals",), arrivals, "nobody draws boxes around what arrives, and a detector needs them", gone),
+        (("knowledge",), scenario.knowledge is not None, "it teaches classifiers, and this is a detector", gone),
+        (("features",), features, "nothing is kept of what a detector's layers made of images", gone),
+        (("compute", "together"), compute.together, "detectors are fitted one by one", gone),
+        (("compute", "precision"), compute.precision == "bf16", "a detector is computed in 32 bits", "use fp32"),
+        (("compute", "device"), compute.device == "cuda", "a detector is computed on the processor", "use cpu or auto"),
+        (("fit", "views"), scenario.fit.views is not None, "a detector sees each image moved anew", gone),
+        (("cloud",), ifca, "it compares the losses of classifiers, and this is a detector", "use another cloud policy"),
+    )
 
 
 def _devices(scenario: Scenario) -> Iterator[Fault]:

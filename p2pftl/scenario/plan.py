@@ -18,6 +18,7 @@ from p2pftl.gossip.seams import MARKS, Signs
 from p2pftl.imaging.cohort import Catalogue, Progress, Shard
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.imaging.split import shards as deal
+from p2pftl.learning.detection.spec import DetectorSpec, said
 from p2pftl.learning.specs import Compute, ModelSpec
 from p2pftl.params import Layout, length
 from p2pftl.policies import name_of
@@ -34,7 +35,7 @@ from p2pftl.world.world import World
 
 SAMPLED_ROUNDS = 16
 POOL = "pool"
-POLICIES = ("transfer", "aggregator", "codec", "partners", "pace", "mixing")
+POLICIES = ("transfer", "knowledge", "aggregator", "codec", "partners", "pace", "mixing")
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ class Plan:
     @property
     def layout(self) -> Layout:
         """Where the model's tensors lie; torch is imported for it. Raises ScenarioError E127."""
-        return _layout(self.scenario.model, len(self.catalogue.classes))
+        return _layout(self.scenario.detector or self.scenario.model, len(self.catalogue.classes))
 
     @property
     def compute(self) -> Compute:
         """The scenario's, its precision without auto: the processes of one run must agree on it."""
+        if self.scenario.detector:
+            return replace(self.scenario.compute, precision="fp32", device="cpu")
         from p2pftl.learning.arithmetic import precision
 
         return replace(self.scenario.compute, precision=precision(self.scenario.compute, self.scenario.model.backbone))
@@ -98,7 +101,7 @@ class Plan:
             classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, compute=self.compute, recipe=scenario.fit,
             features=scenario.features, transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
             simulated=self.simulated, device=scenario.device, arrivals=scenario.arrivals, labels=self.catalogue.classes,
-            previews=previews if wanted else None,
+            previews=previews if wanted else None, detector=scenario.detector,
         )  # fmt: skip
 
     def without_exchange(self) -> Plan:
@@ -132,6 +135,7 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """Everything a person should know before it starts; the report shows it, `p2pftl plan` prints it."""
         scenario = self.scenario
+        network = scenario.detector or scenario.model
         return {
             "twins": {name: self._twin(name) for name in self.topology.names},
             "edges": self._edges(),
@@ -141,15 +145,17 @@ class Plan:
             "incidents": self.world.timeline(),
             "predicted": self.predicted(),
             "model": {
-                "backbone": scenario.model.backbone, "parameters": self.layout.size, "shared": self._shared(0),
-                "weights": None if scenario.model.weights is None else Path(scenario.model.weights).name, "digest": self.layout.digest,
+                "backbone": network.backbone, "parameters": self.layout.size, "shared": self._shared(0),
+                "weights": None if network.weights is None else Path(network.weights).name, "digest": self.layout.digest,
                 "precision": self.compute.precision, "adapters": scenario.model.adapters,
+                **({"detector": said(scenario.detector)} if scenario.detector else {}),
             },
-            "policies": {seam: name_of(getattr(scenario, seam)) for seam in POLICIES},
+            "policies": {seam: name_of(policy) for seam in POLICIES if (policy := getattr(scenario, seam)) is not None},
             "data": {
                 "use": name_of(scenario.data.source), "split": name_of(scenario.data.split), "synthetic": self.catalogue.synthetic,
                 "classes": list(self.catalogue.classes), "images": len(self.catalogue.samples),
                 "patients": len({sample.patient for sample in self.catalogue.samples}), "test": len(self._any_shard().test),
+                **self._tested(),
             },
             "exchange": not (isinstance(scenario.partners, Nobody) and scenario.cloud is None),
         }  # fmt: skip
@@ -181,6 +187,14 @@ class Plan:
         labels = dict(zip(self.catalogue.classes, found.pop("labels"), strict=True))
         device = told(self.scenario.device, self.scanners[name]) if self.scenario.device else None
         return {**found, "labels": labels, "neighbours": list(self.topology.neighbours(name, 0)), "device": device}
+
+    def _tested(self) -> dict[str, list[int]]:
+        """Of each common test image a number for its patient, 0 for the first that comes, and its class; nothing else of anybody."""
+        if not self.terms.answers:
+            return {}
+        test, numbers = self._any_shard().test, dict[str, int]()
+        patients = [numbers.setdefault(sample.patient, len(numbers)) for sample in test]
+        return {"test_patients": patients, "test_labels": [int(sample.label) for sample in test]}
 
     def _cloud(self) -> dict[str, Any] | None:
         cloud = self.scenario.cloud
@@ -272,8 +286,10 @@ def compile_plan(scenario: Scenario) -> Plan:
     terms = Terms(
         run=f"{scenario.name}-{number(scenario.seed, 'run', scenario.name, bits=32):08x}", seed=scenario.seed, rounds=scenario.rounds,
         everyone=topology.names, aggregator=scenario.aggregator, codec=scenario.codec, mixing=scenario.mixing, pace=scenario.pace,
-        partners=scenario.partners, cloud=CloudTerms(cloud.every, cloud.wait, cloud.deadline) if cloud else None,
+        partners=scenario.partners, knowledge=scenario.knowledge,
+        cloud=CloudTerms(cloud.every, cloud.wait, cloud.deadline) if cloud else None,
         evaluate=scenario.evaluate.every, seconds_per_sample=scenario.fit.seconds_per_sample,
+        answers=catalogue.synthetic if scenario.answers is None else scenario.answers,  # of real patients only if asked for
     )  # fmt: skip
     links = (cloud.links or scenario.links) if cloud else None
     world = World(topology, scenario.links, incidents, links, scenario.seed)
@@ -282,7 +298,11 @@ def compile_plan(scenario: Scenario) -> Plan:
 
 
 @lru_cache
-def _layout(spec: ModelSpec, classes: int) -> Layout:
+def _layout(spec: ModelSpec | DetectorSpec, classes: int) -> Layout:
+    if isinstance(spec, DetectorSpec):
+        from p2pftl.learning.detection.model import Detector
+
+        return Detector(spec, classes, 0).layout
     from p2pftl.learning.models import Model, layout_of
 
     return layout_of(spec, classes) if spec.weights is None else Model(spec, classes, 0).layout  # the weights must fit

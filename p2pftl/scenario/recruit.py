@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from p2pftl.cloud.cloud import Cloud
 from p2pftl.cloud.seams import Coordinator
 from p2pftl.device.troubles import of_images
 from p2pftl.imaging.archive import Arrivals
+from p2pftl.imaging.boxes import BoxCohort
 from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
 from p2pftl.imaging.previews import write_preview
 from p2pftl.imaging.scanner import Scanner
+from p2pftl.learning.detection.spec import DetectorSpec
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.params import Layout
 from p2pftl.scenario.devices import troubles
@@ -25,7 +27,10 @@ from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
 
 if TYPE_CHECKING:  # it brings torch
+    from p2pftl.learning.task import Task
     from p2pftl.mirror import Mirror
+
+FOUND = "-found"  # after a twin's name: the picture of what its detector found at the end
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Recruiter:
     """Called by name in a participant's own process; models and the common test set are made once per process.
 
     previews: folder for pictures of each twin's studies, None for none; device: what stands behind every twin, None for nothing;
-    arrivals: studies acquired during the run, None for none; labels: names of the classes.
+    arrivals: studies acquired during the run, None for none; labels: names of the classes; detector: what learns instead of `model`.
     """
 
     terms: Terms
@@ -54,6 +59,7 @@ class Recruiter:
     device: DeviceSection | None = None
     arrivals: Arrivals | None = None
     labels: tuple[str, ...] = ()
+    detector: DetectorSpec | None = None
     _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, name: str) -> Participant:
@@ -66,24 +72,46 @@ class Recruiter:
         from p2pftl.learning.engine import prepare_torch
 
         prepare_torch()  # before anything imports torch
-        from p2pftl.learning.classification import Classification
-        from p2pftl.learning.features import Features
-        from p2pftl.learning.models import Model
         from p2pftl.twin import Twin
 
         shard = self.shards[name]
         cohorts = {"train": self.source.read(shard.train), "validation": self._read(shard.validation)}
         cohorts["test"] = self._once("test", lambda: self._read(shard.test))
-        model = self._once("model", lambda: Model(self.model, self.classes, self.terms.seed, self.compute))
-        start = self._once("start", model.take)
-        features = self._once("features", lambda: Features(model, self.features))
         if self.previews is not None:
             write_preview(cohorts["train"], self.previews / f"{name}.png")
         scanner = self.scanners[name]
-        task = Classification(name, model, start, cohorts, self.recipe, self.transfer, self.terms.seed, self.classes, features)
+        task = self._detection(name, cohorts) if self.detector else self._classification(name, cohorts)
         told = about(shard, scanner, self.classes, simulated=self.simulated)
         mirror = self._mirror(name, cohorts)
         return Twin(name, task, self.terms, self.world, mirror=mirror, speed=scanner.speed, about=told)
+
+    def _classification(self, name: str, cohorts: Mapping[str, Cohort]) -> Task:
+        from p2pftl.learning.classification import Classification
+        from p2pftl.learning.features import Features
+        from p2pftl.learning.models import Model
+
+        model = self._once("model", lambda: Model(self.model, self.classes, self.terms.seed, self.compute))
+        start = self._once("start", model.take)
+        features = self._once("features", lambda: Features(model, self.features))
+        knowledge, mate = self.terms.knowledge, None
+        if knowledge is not None:
+            mate = self._once("mate", lambda: Model(replace(self.model, weights=None), self.classes, self.terms.seed, self.compute))
+        return Classification(
+            name, model, start, cohorts, self.recipe, self.transfer, self.terms.seed, self.classes, features, knowledge, mate
+        )  # fmt: skip
+
+    def _detection(self, name: str, cohorts: Mapping[str, Any]) -> Task:
+        """cohorts: of images with boxes, as every data source reads them that a detector is allowed with."""
+        from p2pftl.learning.detection.model import Detector, initial
+        from p2pftl.learning.detection.task import Detection
+
+        spec, seed = self.detector, self.terms.seed
+        assert spec is not None
+        start = self._once("start", lambda: initial(spec, self.classes, seed))
+        model = self._once("model", lambda: Detector(spec, self.classes, seed, start=start))
+        picture = self.previews and self.previews / f"{name}{FOUND}.png"
+        last = self.terms.rounds - 1
+        return Detection(name, model, start, cohorts, self.recipe, self.transfer, seed, picture=picture, last=last)
 
     def _mirror(self, name: str, cohorts: Mapping[str, Cohort]) -> Mirror | None:
         """The device and the studies behind a twin, None where nothing befalls either."""
@@ -109,7 +137,10 @@ class Recruiter:
         if samples:
             return self.source.read(samples)
         empty = self.source.read(self.shards[self.terms.everyone[0]].train[:1])
-        return Cohort(empty.pixels[:0], empty.labels[:0], empty.unit, empty.window, empty.pixel_mm)
+        none: dict[str, Any] = {"pixels": empty.pixels[:0], "labels": empty.labels[:0]}
+        if isinstance(empty, BoxCohort):
+            none |= {"boxes": (), "kinds": ()}
+        return replace(empty, **none)
 
     def _once(self, what: str, make: Any) -> Any:
         if what not in self._kept:

@@ -20,6 +20,8 @@ from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
 from p2pftl.imaging.archive import Arrivals
 from p2pftl.imaging.cohort import Source, Split
 from p2pftl.imaging.scanner import Scanner
+from p2pftl.learning.detection.spec import DetectorSpec
+from p2pftl.learning.knowledge import Knowledge
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.scenario.forms import Default, Policy, Section, fault, form
 from p2pftl.world.incidents import Incident
@@ -116,7 +118,7 @@ class DeviceSection:
     wear: constants of the tube.
     """
 
-    day_s: Annotated[float, Interval(gt=0, le=1e9)] = 86_400.0
+    day_s: Annotated[float, Interval(ge=1e-3, le=1e9)] = 86_400.0
     history: Annotated[int, Interval(ge=0, le=10_000)] = 25
     measure: Literal["sampled", "image"] = "sampled"
     quarantine: bool = True
@@ -151,8 +153,10 @@ class Scenario:
 
     name: names the run folder, the file's name if not given; rounds: gossip rounds of every twin; topology: who can talk to whom;
     data: which studies there are and who holds them; seed: all randomness comes from it, one is chosen if not given;
-    model: backbone and first weights; fit: how a twin fits its shard in a round; compute: in which numbers, and on
-    which device; features: what is kept of what frozen layers made of images; transfer: what is trained, what is shared;
+    model: backbone and first weights; detector: what finds things, instead of a model that tells images apart, null for none;
+    fit: how a twin fits its shard in a round; compute: in which numbers, and on which device; features: what is kept of what
+    frozen layers made of images; transfer: what is trained, what is shared; knowledge: how a twin learns from the models it heard,
+    null for not at all;
     aggregator: how heard updates are merged into the own model; codec: how a model is written into a frame; partners: which
     neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; cloud: the optional coordinator, null for
     none; links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
@@ -160,7 +164,8 @@ class Scenario:
     device: a simulated scanner behind every twin, null for none; arrivals: studies acquired during the run, null for a fixed set;
     control: also run without any exchange and report the margin;
     pooled: one twin trains on what all train on, the upper bound; previews: pictures of slices in
-    the report, null for synthetic data only; models: which parameters of each twin's final model are written to the run
+    the report, null for synthetic data only; answers: what each final model says of every test image, in the events, for statistics
+    over patients, null for synthetic data only; models: which parameters of each twin's final model are written to the run
     folder, all, those that were ever trained or shared, or none; twins_per_actor: twins that share a process, or auto;
     variants: named changes of this scenario to compare; seeds: seeds to compare with; version: of this format.
     """
@@ -171,10 +176,12 @@ class Scenario:
     data: Annotated[DataSection, Policy("data", slot="source")]
     seed: Seed
     model: Annotated[ModelSpec, Section()] = field(default_factory=ModelSpec)
+    detector: Annotated[DetectorSpec, Section()] | None = None
     fit: Annotated[Recipe, Section()] = field(default_factory=Recipe)
     compute: Annotated[Compute, Section()] = field(default_factory=Compute)
     features: Annotated[FeatureCache, Section()] = field(default_factory=FeatureCache)
     transfer: Annotated[Transfer, Policy("transfer")] = field(default_factory=Default("transfer", "full"))
+    knowledge: Annotated[Knowledge, Policy("knowledge")] | None = None
     aggregator: Annotated[Aggregator, Policy("aggregator")] = field(default_factory=Default("aggregator", "weighted_mean"))
     codec: Annotated[Codec, Policy("codec")] = field(default_factory=Default("codec", "dense"))
     partners: Annotated[Partners, Policy("partners")] = field(default_factory=Default("partners", "all"))
@@ -191,6 +198,7 @@ class Scenario:
     control: bool = False
     pooled: bool = False
     previews: bool | None = None
+    answers: bool | None = None
     models: Literal["all", "trained", "none"] = "all"
     twins_per_actor: Annotated[int, Ge(1)] | Literal["auto"] = "auto"
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)

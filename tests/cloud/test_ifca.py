@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from p2pftl import events as facts
 from p2pftl.cloud.fedavg import FedAvg
 from p2pftl.cloud.ifca import IFCA
 from p2pftl.cloud.seams import Upload
-from tests.cloud.opposed import LINE, rounds
+from p2pftl.gossip.partners import Nobody
+from p2pftl.terms import CloudTerms
+from p2pftl.world.links import Link
+from p2pftl.world.topologies import Ring
+from p2pftl.world.topology import CLOUD
+from tests.cloud.opposed import LINE, Opposed, coordinated, rounds
 from tests.cloud.test_clustered import NAMES, PLANTED, opposed
+from tests.toys import play, toy
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -47,3 +56,25 @@ def test_an_upload_that_chose_nothing_counts_for_the_nearest_model() -> None:
     begun = IFCA().answer({"a": flat(0), "b": flat(10)}, LINE, {})
     then = IFCA().answer({"new": flat(8)}, LINE, begun.memory)
     assert sorted(float(offer[0]) for offer in then.offers["new"]) == [0, 8]
+
+
+# ---------------------------------------------------------------------- in a run
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_in_a_run_twins_choose_by_their_own_loss_even_if_some_offers_are_lost(loss: float, tmp_path: Path) -> None:
+    run = toy(
+        Ring(names=NAMES).build(1),
+        rounds=16,
+        rate=1.0,
+        task=Opposed,
+        partners=Nobody(),
+        cloud=CloudTerms(1, 5.0, 3.0),
+        link=Link(loss=loss),
+    )
+    outcome = play(coordinated(run, IFCA(k=2)), tmp_path)
+    assert min(Opposed(name, 1, 1.0).right(outcome.vectors[name]) for name in NAMES) > 0.8
+    assert outcome.of(facts.CloudMerged)[-1].groups == PLANTED
+    answers = [event for event in outcome.of(facts.FrameSent) if event.twin == CLOUD]
+    uploads = [event for event in outcome.of(facts.FrameSent) if event.to == CLOUD and not event.lost]
+    assert len(answers) == 2 * len(uploads)

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pftl.errors import ScenarioError
+from p2pftl.gossip.pairs import Pairs
 from p2pftl.gossip.partners import All, Epidemic, Nobody, OnePeerExponential, Random
 from p2pftl.gossip.seams import Partners
 from p2pftl.policies import find, registered
 
 calm = settings(deadline=None)
 NAMES = tuple(f"ct-{i:02d}" for i in range(1, 17))
-EVERY: tuple[Partners, ...] = (All(), Nobody(), Random(2), OnePeerExponential(), Epidemic(3))
+EVERY: tuple[Partners, ...] = (All(), Nobody(), Random(2), OnePeerExponential(), Epidemic(3), Pairs())
 
 
 def others(me: str) -> tuple[str, ...]:
@@ -91,4 +92,4 @@ def test_one_peer_exponential_refuses_a_graph_without_its_edges() -> None:
 
 
 def test_only_the_directed_policies_send_one_way() -> None:
-    assert [policy.directed for policy in EVERY] == [False, False, False, True, True]
+    assert [policy.directed for policy in EVERY] == [False, False, False, True, True, True]

@@ -92,7 +92,7 @@ def test_the_smallest_scenario_has_everything_else_by_default(write: Write) -> N
         ("incidents", "[{kind: slow_link, link: ^[ct-01], at: 0}]", "E118", "must have more entries"),
         ("incidents", "[{kind: slow_link, link: ^[a, b, c], at: 0}]", "E118", "at most 2 entries"),
         ("incidents", "[{kind: crash, twin: ct-01, at: ^-1}]", "E118", "must be >= 0"),
-        ("device", "{day_s: ^0}", "E118", "must be > 0"),
+        ("device", "{day_s: ^0}", "E118", "must be >= 0.001"),
         ("device", "{history: ^-1}", "E118", "must be >= 0"),
         ("device", "{regain: ^2}", "E118", "must be <= 1"),
         ("device", "{^histroy: 3}", "E109", "did you mean history?"),

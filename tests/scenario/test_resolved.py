@@ -36,6 +36,7 @@ RICH = {
     "evaluate": "{every: 2}",
     "control": "true",
     "previews": "false",
+    "answers": "true",
     "twins_per_actor": "auto",
     "variants": "{a: {partners: none, name: 'no'}, b: {cloud: null}}",
     "seeds": "[1, 2, 3]",

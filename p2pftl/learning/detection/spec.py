@@ -49,3 +49,10 @@ class DetectorSpec:
     def cascade(self) -> tuple[Stage, ...]:
         """The stages, each 0.1 stricter than the one before."""
         return tuple(Stage(round(self.iou + 0.1 * t, 2), DEVIATIONS[t], WEIGHTS[t]) for t in range(self.stages))
+
+
+def said(spec: DetectorSpec) -> str:
+    """What a detector is, in words."""
+    stages = ", ".join(f"{stage.iou:g}" for stage in spec.cascade)
+    kind = f"cascade of {spec.stages} stages" if spec.stages > 1 else "one stage"
+    return f"{kind}, IoU {stages}" + (f", applied {spec.repeats} times" if spec.repeats > 1 else "")

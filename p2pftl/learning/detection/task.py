@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from p2pftl.learning.detection.geometry import Truth, areas
 from p2pftl.learning.detection.model import Detector
 from p2pftl.learning.detection.score import measure
 from p2pftl.learning.fit import one_epoch, samples_seen
+from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
 from p2pftl.learning.transfer import Lesson, Phase, Transfer
@@ -29,6 +31,7 @@ from p2pftl.params import Layout, Vector, length
 
 STEEPEST = 10.0  # norm that a gradient is cut down to: one image without a finding after many with some is no reason to diverge
 AT_ONCE = 8  # images that are scored together
+SHOWN = 3  # of them in a picture
 
 Rows = npt.NDArray[np.int64]
 
@@ -37,7 +40,8 @@ Rows = npt.NDArray[np.int64]
 class Detection:
     """A task over a twin's own train and validation cohorts and the common test cohort.
 
-    model: scratch space shared by the twins of a process; start: parameters everyone starts from.
+    model: scratch space shared by the twins of a process; start: parameters everyone starts from; picture: where to draw what
+    is found in test images when `last`, a round, is scored; None for nowhere.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Detection:
     recipe: Recipe
     transfer: Transfer
     seed: int
+    picture: Path | None = None
+    last: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -64,8 +70,9 @@ class Detection:
         lesson = self._lesson(round, scene)
         return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
 
-    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None) -> Learnt:
-        """Train from `vector`. The same arguments give the same bytes. Raises FitDiverged E340, DataError E304."""
+    def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
+        """Train from `vector`, without tutors. The same arguments give the same bytes. Raises FitDiverged E340, DataError E304."""
+        assert not tutors
         cohort, lesson = self._cohort("train", scene), self._lesson(round, scene)
         if not len(cohort):
             raise DataError("E304", f"{self.name}: no images to fit to", fix="give every twin at least one patient")
@@ -88,7 +95,10 @@ class Detection:
         cohort = self._cohort(split, scene)
         if not len(cohort):
             return {}
-        return measure(self.detect(vector, cohort), [truth(cohort, row) for row in range(len(cohort))], self.model.classes)
+        found = self.detect(vector, cohort)
+        if self.picture is not None and split == "test" and round == self.last:
+            self._draw(cohort, found, self.picture)
+        return measure(found, [truth(cohort, row) for row in range(len(cohort))], self.model.classes)
 
     def detect(self, vector: Vector, cohort: BoxCohort) -> list[Detections]:
         """What the detector `vector` finds in each image of `cohort`."""
@@ -97,6 +107,14 @@ class Detection:
         for at in range(0, len(cohort), AT_ONCE):
             found += self.model.detect(torch.from_numpy(cohort.images(slice(at, at + AT_ONCE))))
         return found
+
+    def _draw(self, cohort: BoxCohort, found: Sequence[Detections], path: Path) -> None:
+        """Picture the first images that hold something, with what is there and the surest detections, as many as there are findings."""
+        from p2pftl.imaging.previews import write_found  # here: it brings Pillow
+
+        rows = [row for row, kinds in enumerate(cohort.kinds) if len(kinds)][:SHOWN]
+        if rows:
+            write_found(cohort, rows, [found[row].boxes[: len(cohort.kinds[row])].numpy() for row in rows], path)
 
     def _cohort(self, split: str, scene: Scene) -> BoxCohort:
         found: BoxCohort = scene.cohorts.get(split, self.cohorts[split])
