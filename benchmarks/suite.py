@@ -50,12 +50,12 @@ class Size:
 
 
 SHORT = Size(
-    points=[("M1", 8, 6, 2), ("M2", 8, 4, 1)],
+    points=[("M1", 8, 20, 2), ("M2", 8, 6, 1)],
     start=[8], repeat=1, barrier=[8], barrier_rounds=10, scale={"frozen": [8, 64]}, scale_rounds=5, memory=False, others=False,
 )  # fmt: skip
 FULL = Size(
     points=[
-        ("M1", 8, 6, 5), ("M1", 16, 6, 5), ("M1", 32, 6, 3), ("M1", 64, 6, 3), ("M2", 8, 6, 3), ("R18", 8, 4, 3),
+        ("M1", 8, 20, 5), ("M1", 16, 16, 5), ("M1", 32, 12, 3), ("M1", 64, 8, 3), ("M2", 8, 10, 3), ("R18", 8, 5, 3),
     ],
     start=[8, 64], repeat=3, barrier=[8, 16], barrier_rounds=20, scale={"M1": [8, 64, 256], "frozen": [8, 64, 256, 1000]}, scale_rounds=10,
     memory=True, others=True,
