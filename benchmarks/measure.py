@@ -26,7 +26,7 @@ TIMED, SIZED = 0.5, 1.0  # seconds between samples of processor time, and of mem
 class Measured:
     """What one run took.
 
-    round_s: every round after the first, wall seconds; first_sign_s, first_round_s, total_s: since the command started (NaN of the loop);
+    round_s: every round after the first and, of p2pftl, before the last, wall seconds; first_sign_s, first_round_s, total_s: since the command started (NaN of the loop);
     memory_gb: 0 if it was not sampled; cpu_share: processor use of the whole process tree over the cores, from the first fit to the
     last event of training; actors_share: that of the actors alone.
     """
@@ -85,7 +85,7 @@ def _told(seen: Watched, events: list[tuple[float, Event]], cores: int, summary:
     plan = next(event for _, event in events if isinstance(event, RunPlanned))
     frames = sum(isinstance(event, FrameSent) for _, event in events)
     return Measured(
-        round_s=[b - a for a, b in pairwise(rounds)],
+        round_s=[b - a for a, b in pairwise(rounds[:-1])] or [b - a for a, b in pairwise(rounds)],  # after the last fit nobody fits on
         first_sign_s=seen.spoke - seen.started,
         first_round_s=seen.appeared - seen.started + rounds[0],
         total_s=seen.ended - seen.started,
