@@ -26,7 +26,8 @@ TIMED, SIZED = 0.5, 1.0  # seconds between samples of processor time, and of mem
 class Measured:
     """What one run took.
 
-    round_s: every round after the first and, of p2pftl, before the last, wall seconds; first_sign_s, first_round_s, total_s: since the command started (NaN of the loop);
+    round_s: every round after the first and, of p2pftl, before the last, wall seconds;
+    first_sign_s, first_round_s, total_s: since the command started (NaN of the loop);
     memory_gb: 0 if it was not sampled; cpu_share: processor use of the whole process tree over the cores, from the first fit to the
     last event of training; actors_share: that of the actors alone.
     """
