@@ -19,7 +19,7 @@ from p2pftl.learning.score import score
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.stack import LEAST, MOST, fit_together, stackable
 from p2pftl.learning.task import Coming, Learnt, Memory, Scene, Work
-from p2pftl.learning.transfer import Lesson, Phase, Transfer
+from p2pftl.learning.transfer import Lesson, Transfer, adaptation
 from p2pftl.learning.tutoring import learn_from
 from p2pftl.params import Layout, Vector, length
 
@@ -144,12 +144,3 @@ class Classification:
             self.model, self.start, self._cohort("train", one.scene), self.recipe, self._lesson(one.round, one.scene).phases[0],
             self.transfer, (self.seed, self.name, one.round), self.features,
         )  # fmt: skip
-
-
-def adaptation(layout: Layout) -> Lesson:
-    """What a twin does whose scanner was changed on purpose: train normalisation layers and head (SCANNER_TWIN section 8), share nothing.
-
-    What describes the images' brightness and grain lies in the first, what is made of them in the second (Li et al. 2021).
-    """
-    head, entries = layout.depth - 1, zip(layout.names, layout.kinds, layout.groups, strict=True)
-    return Lesson((Phase(tuple(name for name, kind, group in entries if kind != "weight" or group == head)),), ())

@@ -61,6 +61,15 @@ class Transfer(Protocol):
         return task_loss
 
 
+def adaptation(layout: Layout) -> Lesson:
+    """What a twin does whose scanner was changed on purpose: train normalisation layers and head (SCANNER_TWIN section 8), share nothing.
+
+    What describes the images' brightness and grain lies in the first, what is made of them in the second (Li et al. 2021).
+    """
+    head, entries = layout.depth - 1, zip(layout.names, layout.kinds, layout.groups, strict=True)
+    return Lesson((Phase(tuple(name for name, kind, group in entries if kind != "weight" or group == head)),), ())
+
+
 @dataclass(frozen=True)
 class Full(Transfer):
     """Train everything, share everything (FedAvg, D-PSGD)."""

@@ -26,7 +26,7 @@ from p2pftl.learning.fit import one_epoch, samples_seen
 from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
-from p2pftl.learning.transfer import Lesson, Phase, Transfer
+from p2pftl.learning.transfer import Lesson, Phase, Transfer, adaptation
 from p2pftl.params import Layout, Vector, length
 
 STEEPEST = 10.0  # norm that a gradient is cut down to: one image without a finding after many with some is no reason to diverge
@@ -121,11 +121,7 @@ class Detection:
         return found
 
     def _lesson(self, round: int, scene: Scene) -> Lesson:
-        if not scene.adapt:
-            return self.transfer.plan(round, self.layout)
-        head = self.layout.depth - 1
-        entries = zip(self.layout.names, self.layout.kinds, self.layout.groups, strict=True)
-        return Lesson((Phase(tuple(name for name, kind, group in entries if kind != "weight" or group == head)),), ())
+        return adaptation(self.layout) if scene.adapt else self.transfer.plan(round, self.layout)
 
 
 def truth(cohort: BoxCohort, row: int) -> Truth:

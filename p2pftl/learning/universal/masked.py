@@ -15,12 +15,11 @@ from torch import Tensor
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
-from p2pftl.learning.classification import adaptation
 from p2pftl.learning.fit import _batches, _descents, _remember, _slices, augmented, samples_seen
 from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
-from p2pftl.learning.transfer import Lesson, Phase, Transfer
+from p2pftl.learning.transfer import Lesson, Phase, Transfer, adaptation
 from p2pftl.learning.universal.model import Universal
 from p2pftl.learning.universal.spec import STRIDE, Masking
 from p2pftl.params import Layout, Vector, length
