@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -188,22 +189,44 @@ def simulate(
 @app.command()
 def qa(
     places: Annotated[list[Path], typer.Argument(metavar="FILES_OR_DIR", help="DICOM of a water phantom.", show_default=False)],
+    patients: Annotated[bool, typer.Option("--patients", help="Look at air, fat and aorta of patients instead; it only warns.")] = False,
 ) -> int:
     """Measure water phantoms: HU, noise, uniformity, rings, sharpness; judged day by day. Exit code 1 if one fails."""
     from p2pftl.device.supplied import measure
 
     for one in places:
         _is_there(one, "give files, or the folder that holds them")
+    if patients:
+        return _patients(places)
     found = measure(places)
     for place, (title, checks) in enumerate(found.checks.items()):
         typer.echo(("\n" if place else "") + title)
         typer.echo("   day  images  water HU  noise HU  edge HU  air HU  ring HU  MTF50/mm  NPS/mm  status")
         for check in checks:
             typer.echo(_check(check))
-    for code, numbers in sorted(found.refused.items()):
+    _refused(found.refused)
+    return FAILED if any(check.status == "fail" for checks in found.checks.values() for check in checks) else 0
+
+
+def _patients(places: Sequence[Path]) -> int:
+    """Say what patients' slices tell of the calibration of each scanner: pass or warn, medians over slices."""
+    from p2pftl.device.supplied import patients
+
+    found, refused = patients(places)
+    width = max(map(len, found))
+    typer.echo(f"{'scanner':{width}}  slices  air HU  fat HU  aorta HU  status")
+    for title, one in found.items():
+        air, fat, aorta = ("-" if value is None else f"{value:.0f}" for value in (one.middle.air, one.middle.fat, one.middle.aorta))
+        why = f": {'; '.join(one.reasons)}" if one.reasons else ""
+        typer.echo(f"{title:{width}}  {one.images:6d}  {air:>6s}  {fat:>6s}  {aorta:>8s}  {one.status}{why}")
+    _refused(refused)
+    return 0
+
+
+def _refused(refused: Mapping[str, Sequence[int]]) -> None:
+    for code, numbers in sorted(refused.items()):
         listed = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
         typer.echo(f"not measured: {code}, files {listed} (in natural order of their paths)")
-    return FAILED if any(check.status == "fail" for checks in found.checks.values() for check in checks) else 0
 
 
 @app.command()

@@ -18,7 +18,12 @@ from p2pftl.device.fleet import told
 from p2pftl.device.show import SUFFIX
 from p2pftl.device.supplied import measure
 from p2pftl.device.troubles import KINDS
+from p2pftl.draw import draw
 from p2pftl.errors import P2pftlError
+from p2pftl.imaging.acquisition import acquire
+from p2pftl.imaging.anatomy.render import Order, drawn
+from p2pftl.imaging.dicom_write import Study, write_slice
+from p2pftl.imaging.scanner import Scanner
 from tests.device.ct_headers import a_series
 from tests.imaging.ct_file import SECRET
 from tests.test_cli import plain
@@ -112,6 +117,24 @@ def test_supplied_phantoms_are_measured_as_simulated_ones(demo: Path) -> None:
     code, out, _ = said("qa", demo / "phantoms")
     assert code == 0
     assert out.count(" pass") == 4
+
+
+def test_patients_only_warn_and_a_phantom_is_none(demo: Path, tmp_path: Path) -> None:
+    pictures = drawn(Order(3, "normal", 256, 2, 2.0))
+    for offset, model in ((0.0, "SIEMENS"), (40.0, "PHILIPS")):
+        scanner = Scanner(vendor=model, hu_offset=offset)
+        seen = acquire(pictures.hu, scanner, pictures.pixel_mm, draw(3, model)).hu.numpy()
+        for row, hu in enumerate(seen):
+            study = Study(SECRET, (model,), "M", 50, "")
+            write_slice(tmp_path / f"{model}-{row}.dcm", hu, scanner, study, row + 1, -pictures.levels[row], pictures.pixel_mm)
+    shutil.copy(next((demo / "phantoms" / "ct-01").iterdir()), tmp_path / f"{SECRET}.dcm")
+    code, out, err = said("qa", "--patients", tmp_path)
+    assert (code, err) == (0, "")
+    sound, shifted = (next(line for line in out.splitlines() if line.startswith(vendor)) for vendor in ("SIEMENS", "PHILIPS"))
+    assert sound.endswith(" pass")
+    assert "warn: air of patients" in shifted
+    assert "not measured: E319, files 1 " in out
+    assert SECRET not in out
 
 
 def test_a_phantom_that_comes_twice_counts_once_and_other_files_are_numbered(demo: Path, tmp_path: Path) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from p2pftl.device import checkup, headers, water
+from p2pftl.device import checkup, headers, surrogates, water
 from p2pftl.device.headers import Acquisition
 from p2pftl.device.log import DeviceLog
 from p2pftl.device.protocol import Reading
 from p2pftl.device.qa import QaPolicy
+from p2pftl.device.surrogates import Normal, Surrogates
 from p2pftl.device.tube import DAY
 from p2pftl.device.words import Salt
 from p2pftl.errors import DataError
@@ -40,6 +41,15 @@ class Image:
     number: int
     about: Acquisition
     reading: Reading
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One patient's slice. number: as of an Image."""
+
+    number: int
+    about: Acquisition
+    seen: Surrogates
 
 
 @dataclass(frozen=True)
@@ -62,31 +72,23 @@ class Found:
     refused: Mapping[str, Sequence[int]]
 
 
+@dataclass(frozen=True)
+class Patients:
+    """What patients' slices of one scanner say. images: how many were looked at; middle: the median of each surrogate, None where it
+    was never found; status: pass or warn, never more."""
+
+    images: int
+    middle: Surrogates
+    status: str
+    reasons: tuple[str, ...]
+
+
+Measured = TypeVar("Measured", "Image", "Slice")
+
+
 def measure(places: Sequence[Path], policy: QaPolicy | None = None) -> Found:
     """Measure and judge the phantoms in files and folders. Raises DataError E301, E307, E308, and the only file's own refusal."""
-    for place in places:
-        if not place.exists():
-            raise DataError("E301", "no such file or folder", where=place.name, fix="check the path")
-    files = [file for place in places for file in (walk(place) if place.is_dir() else [place])]
-    if not files:
-        raise DataError("E301", "no file here", fix="give DICOM files of a water phantom, or their folder")
-    salt = Salt(secrets.token_bytes(32))
-    images: list[Image] = []
-    refused: dict[str, list[int]] = {}
-    seen: set[str] = set()
-    for number, file in enumerate(files, 1):
-        try:
-            image = _image(file, number, salt)
-        except DataError as problem:
-            if len(files) == 1:
-                raise
-            refused.setdefault(problem.code, []).append(number)
-        else:
-            images += [] if image.about.instance in seen else [image]  # a copy under another name counts once
-            seen.add(image.about.instance)
-    if not images:
-        codes = ", ".join(f"{code} {len(numbers)}" for code, numbers in sorted(refused.items()))
-        raise DataError("E301", f"no water phantom in {len(files)} files ({codes})", fix="name the right series")
+    images, refused = _images(places, _image, "water phantom")
     groups: dict[tuple[str, ...], list[Image]] = {}
     for image in images:
         groups.setdefault(_protocol(image), []).append(image)
@@ -100,6 +102,53 @@ def measure(places: Sequence[Path], policy: QaPolicy | None = None) -> Found:
     return Found(checks, refused)
 
 
+def patients(places: Sequence[Path], normal: Normal | None = None) -> tuple[dict[str, Patients], Mapping[str, Sequence[int]]]:
+    """Measure air, fat and aorta in patients' slices: scanner in words -> what they say, and what was refused. Raises as `measure`."""
+    slices, refused = _images(places, _slice, "slice of the trunk")
+    groups: dict[tuple[str, str], list[Slice]] = {}
+    for one in slices:
+        groups.setdefault((one.about.device.key, f"{one.about.device.vendor} {one.about.device.model or 'unknown model'}"), []).append(one)
+    titles = [title for _, title in groups]
+    found = {}
+    for (_, title), group in groups.items():
+        seen = [one.seen for one in group]
+        status, reasons = surrogates.judge(seen, normal or Normal())
+        middle = Surrogates(*(surrogates.median(seen, name) for name in ("air", "fat", "aorta")))
+        name = f"{title} (from file {group[0].number})" if titles.count(title) > 1 else title
+        found[name] = Patients(len(group), middle, status, reasons)
+    return found, refused
+
+
+def _images(
+    places: Sequence[Path], measured: Callable[[Path, int, Salt], Measured], what: str
+) -> tuple[list[Measured], Mapping[str, Sequence[int]]]:
+    """What is in files and folders, each image once, and code -> numbers of the files that could not be used."""
+    for place in places:
+        if not place.exists():
+            raise DataError("E301", "no such file or folder", where=place.name, fix="check the path")
+    files = [file for place in places for file in (walk(place) if place.is_dir() else [place])]
+    if not files:
+        raise DataError("E301", "no file here", fix=f"give DICOM files of a {what}, or their folder")
+    salt = Salt(secrets.token_bytes(32))
+    images: list[Measured] = []
+    refused: dict[str, list[int]] = {}
+    seen: set[str] = set()
+    for number, file in enumerate(files, 1):
+        try:
+            image = measured(file, number, salt)
+        except DataError as problem:
+            if len(files) == 1:
+                raise
+            refused.setdefault(problem.code, []).append(number)
+        else:
+            images += [] if image.about.instance in seen else [image]  # a copy under another name counts once
+            seen.add(image.about.instance)
+    if not images:
+        codes = ", ".join(f"{code} {len(numbers)}" for code, numbers in sorted(refused.items()))
+        raise DataError("E301", f"no {what} in {len(files)} files ({codes})", fix="name the right series")
+    return images, refused
+
+
 def pixels(file: BinaryIO, where: str) -> tuple[npt.NDArray[np.float32], float]:
     """The image [n, m] HU of an open file and its pixel size, mm. Raises DataError: E31x to E33x, E338 for pixels of unknown size."""
     header, data = parse(file, where)
@@ -110,12 +159,23 @@ def pixels(file: BinaryIO, where: str) -> tuple[npt.NDArray[np.float32], float]:
 
 
 def _image(file: Path, number: int, salt: Salt) -> Image:
+    about, hu, pixel_mm = _opened(file, number, salt)
+    return Image(number, about, water.analyse(hu, pixel_mm))
+
+
+def _slice(file: Path, number: int, salt: Salt) -> Slice:
+    about, hu, pixel_mm = _opened(file, number, salt)
+    if about.phantom:
+        raise DataError("E319", "a phantom, not a patient", where=f"file {number}", fix="leave --patients out")
+    return Slice(number, about, surrogates.measure(hu, pixel_mm))
+
+
+def _opened(file: Path, number: int, salt: Salt) -> tuple[Acquisition, npt.NDArray[np.float32], float]:
     where = f"file {number}"
     with opened(file, where) as stream:
         about = headers.read(stream, where, salt)
         stream.seek(0)
-        hu, pixel_mm = pixels(stream, where)
-    return Image(number, about, water.analyse(hu, pixel_mm))
+        return about, *pixels(stream, where)
 
 
 def _protocol(image: Image) -> tuple[str, ...]:
