@@ -55,9 +55,10 @@ class Watched:
 
 
 def watch(
-    command: Sequence[str], *, awaited: Path | None = None, memory: bool = False, terminal: bool = False, every: float = 0.5, **env: str
-) -> Watched:
-    """Run `command` from the repository's root to its end and watch it.
+    command: Sequence[str], *, folder: Path = ROOT, awaited: Path | None = None, memory: bool = False, terminal: bool = False,
+    every: float = 0.5, **env: str,
+) -> Watched:  # fmt: skip
+    """Run `command` in `folder` to its end and watch it.
 
     awaited: a file whose appearance is noted to 5 ms. memory: sample it too; it costs the command up to a tenth of a core, so do not
     time such a run. terminal: let it believe that it writes to one. Raises RuntimeError when the command fails.
@@ -65,7 +66,7 @@ def watch(
     reading, writing = pty.openpty() if terminal else os.pipe()
     seen = Watched(time.monotonic())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160", "LINES": "50", "TERM": "xterm-256color", **env}
-    child = subprocess.Popen(command, stdout=writing, stderr=writing, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment)
+    child = subprocess.Popen(command, stdout=writing, stderr=writing, stdin=subprocess.DEVNULL, cwd=folder, env=environment)
     os.close(writing)
     listener = threading.Thread(target=_listen, args=(reading, seen))
     listener.start()

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,16 @@ def measured(name: str, python: Path, work: Workload, archive: Path, repeat: int
     sizes = ["--archive", str(archive), "--twins", str(work.twins), "--rounds", str(work.rounds)]
     command = [str(python), "-m", f"benchmarks.peers.{name}", *sizes]
     home = archive.parent / "home"
-    outside = {"PYTHONPATH": str(ROOT), "HOME": str(home), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    seen = partial(watch, command, folder=home, PYTHONPATH=str(ROOT), HOME=str(home), PATH=path)  # some write logs where they stand
     runs: list[Watched] = []
     floors: list[measure.Measured] = []
     for _ in range(repeat):
         home.mkdir(exist_ok=True)
         floors.append(measure.floor(work, archive, "fp32"))
-        runs.append(watch(command, **outside))
+        runs.append(seen())
         print(f"{name}: {middle(_rounds(runs[-1])):.2f} s a round, the floor {middle(floors[-1].round_s):.2f}", flush=True)
-    sized = watch(command, memory=True, every=1.0, **outside)
+    sized = seen(memory=True, every=1.0)
     told = _told(runs[0])
     return [
         {
