@@ -58,7 +58,7 @@ class Classification:
         return self.start
 
     def work(self, round: int, scene: Scene) -> Work:
-        lesson, held = self._lesson(round, scene), len(self._cohort("train", scene))
+        lesson, held = self.lesson(round, scene), len(self._cohort("train", scene))
         return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
@@ -66,13 +66,13 @@ class Classification:
         known = self._ahead.pop(round, None)
         if known is not None and known[0].scene == scene and np.array_equal(known[0].vector, vector[self._body :]):
             return replace(known[1], vector=np.concatenate((vector[: self._body], known[1].vector)))
-        cohort, lesson = self._cohort("train", scene), self._lesson(round, scene)
+        lesson = self.lesson(round, scene)
         if tutors and self.knowledge is not None and self.mate is not None:
-            pupil = Pupil(self.model, self.mate, vector, cohort, self.recipe, (self.seed, self.name, round))
+            pupil = self.pupil(vector, round, scene, self.mate)
             done = learn_from(pupil, tutors, self.knowledge, lesson, self.transfer, memory=memory, features=self.features)
         else:
             done = fit(
-                self.model, vector, cohort, self.recipe, lesson, self.transfer,
+                self.model, vector, self._cohort("train", scene), self.recipe.at(round), lesson, self.transfer,
                 seed=self.seed, twin=self.name, round=round, memory=memory, features=self.features,
             )  # fmt: skip
         trained = length(self.layout.ranges(done.trained)) / self.layout.size
@@ -83,15 +83,20 @@ class Classification:
         cohort = self._cohort(split, scene)
         if len(cohort) == 0:
             return {}
-        depth = frozen_depth(self.layout, (name for phase in self._lesson(round, scene).phases for name in phase.trained))
+        depth = frozen_depth(self.layout, (name for phase in self.lesson(round, scene).phases for name in phase.trained))
         common = split == "test"
         return dict(score(self.model, vector, cohort, self.classes, features=self.features, depth=depth, shared=common, single=common))
 
+    def lesson(self, round: int, scene: Scene) -> Lesson:
+        """What `round` trains and shares of the model."""
+        return adaptation(self.layout) if scene.adapt else self.transfer.plan(round, self.layout)
+
+    def pupil(self, vector: Vector, round: int, scene: Scene, mate: Model) -> Pupil:
+        """Who learns in `round` from `vector`, with `mate` for a second network."""
+        return Pupil(self.model, mate, vector, self._cohort("train", scene), self.recipe.at(round), (self.seed, self.name, round))
+
     def _cohort(self, split: str, scene: Scene) -> Cohort:
         return scene.cohorts.get(split, self.cohorts[split])  # type: ignore[no-any-return]
-
-    def _lesson(self, round: int, scene: Scene) -> Lesson:
-        return adaptation(self.layout) if scene.adapt else self.transfer.plan(round, self.layout)
 
     # ------------------------------------------------------------------ several twins' fits at once
 
@@ -107,17 +112,17 @@ class Classification:
             task = one.task
             if isinstance(task, Classification) and task.model is self.model and task._trains_its_head(one):
                 cohort = task._cohort("train", one.scene)
-                kind = task.recipe, len(one_epoch(len(cohort), task.recipe.batch)), cohort.pixels.shape[1:]
+                kind = task.recipe.at(one.round), len(one_epoch(len(cohort), task.recipe.batch)), cohort.pixels.shape[1:]
                 alike.setdefault(kind, []).append((task, replace(one, vector=one.vector[self._body :].copy())))
         groups = [same[at : at + MOST] for same in alike.values() for at in range(0, len(same), MOST)]
         return {name for group in groups if len(group) >= LEAST for name in self._stacked(group)}
 
     def _trains_its_head(self, one: Coming) -> bool:
         """Whether this fit is one of nothing but a head on kept features, from the common start, by the plain loss, remembering nothing."""
-        phase, *more = self._lesson(one.round, one.scene).phases
+        phase, *more = self.lesson(one.round, one.scene).phases
         if more or phase.trained != self.layout.of_groups(self.layout.depth - 1) or any(factor != 1.0 for factor in phase.lr.values()):
             return False
-        plain = self.recipe.reset_optimizer and type(self.transfer).loss is Transfer.loss
+        plain = self.recipe.reset_optimizer and self.recipe.loss == "cross_entropy" and type(self.transfer).loss is Transfer.loss
         kept = self.recipe.views is not None or not (self.recipe.shift or self.recipe.flip)
         begun = len(self._cohort("train", one.scene)) > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
         return plain and kept and begun and self.features is not None and stackable(self.model)
@@ -132,7 +137,7 @@ class Classification:
         self.model.load(self.start)
         self.model.rest()
         batches = zip(*(task._batches(one) for task, one in group), strict=True)
-        done = fit_together(self.model, [one.vector for _, one in group], batches, group[0][0].recipe)
+        done = fit_together(self.model, [one.vector for _, one in group], batches, group[0][0].recipe.at(group[0][1].round))
         for (task, one), learnt in zip(group, done, strict=True):
             if math.isfinite(learnt.loss) and np.isfinite(learnt.vector).all():
                 task._ahead[one.round] = one, learnt
@@ -141,6 +146,6 @@ class Classification:
     def _batches(self, one: Coming) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.features is not None
         return head_batches(
-            self.model, self.start, self._cohort("train", one.scene), self.recipe, self._lesson(one.round, one.scene).phases[0],
+            self.model, self.start, self._cohort("train", one.scene), self.recipe, self.lesson(one.round, one.scene).phases[0],
             self.transfer, (self.seed, self.name, one.round), self.features,
         )  # fmt: skip

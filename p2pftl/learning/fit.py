@@ -123,6 +123,13 @@ def head_batches(
         yield inputs, torch.from_numpy(cohort.labels[chosen]).to(model.device)
 
 
+def log_shares(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.float64]:
+    """Log of each class's share of `labels`, [classes], every class counted once more than it comes, so that none is impossible."""
+    counts = np.bincount(labels, minlength=classes) + 1.0
+    shares: npt.NDArray[np.float64] = np.log(counts / counts.sum())
+    return shares
+
+
 def samples_seen(recipe: Recipe, lesson: Lesson, n: int) -> int:
     """Number of images a fit on `n` images looks at, repeats counted: what virtual compute time is made of."""
     total = 0
@@ -173,8 +180,8 @@ class _Study:
         model, (_, twin, round) = self.model, self.key
         parameters = {name: model.parameters[name] for name in phase.trained if name in model.parameters}
         start = {name: self.anchor[name] for name in parameters}
-        slices = _slices(model.layout, phase, memory)
-        descents = _descents(model, slices, self.recipe, memory)
+        slices = slices_of(model.layout, phase, memory)
+        descents = descents_of(model, slices, self.recipe, memory)
         gradient = model.grad[_hull(model.layout, phase.trained)]
         together = frozenset(phase.trained)
         alone = together - model.statistics  # one image has no batch statistics
@@ -190,7 +197,7 @@ class _Study:
                 focus = wanted
             logits = model.upper(inputs, depth) if depth else model(inputs)
             labels = torch.from_numpy(self.cohort.labels[chosen]).to(model.device)
-            task_loss = cross_entropy(logits, labels)
+            task_loss = cross_entropy(self._weighed(logits), labels)
             value = float(task_loss.detach())
             _check(math.isfinite(value), twin, round, self.recipe)
             gradient.zero_()
@@ -201,12 +208,18 @@ class _Study:
             for descent in descents:
                 descent.step()
             seen.loss, seen.samples, seen.steps = seen.loss + value * len(chosen), seen.samples + len(chosen), seen.steps + 1
-        return {} if last else _remember(model.layout, descents, slices, memory)
+        return {} if last else remembered(model.layout, descents, slices, memory)
+
+    def _weighed(self, logits: Tensor) -> Tensor:
+        """Logits [B, classes] as the recipe's loss wants them."""
+        if self.recipe.loss == "cross_entropy":
+            return logits
+        return logits + torch.from_numpy(log_shares(self.cohort.labels, logits.shape[1])).to(logits)
 
     def inputs(self, phase: Phase, depth: int, seen: _Seen) -> Iterator[tuple[Chosen, Tensor]]:
         """Yield batch by batch which images are seen, and what the frozen layer groups 0..depth-1 make of them (0: the images)."""
         (seed, twin, round), n, epoch = self.key, len(self.cohort), -1
-        for now, rows in _batches(n, self.recipe, phase):
+        for now, rows in batches(n, self.recipe, phase):
             if now != epoch:
                 order = draw(seed, "order", twin, round, seen.epochs).permutation(n)
                 if epoch < 0 or self.recipe.views is not None:
@@ -265,7 +278,7 @@ def _moved(images: Images, by: npt.NDArray[np.int64], mirrored: npt.NDArray[np.b
     return out
 
 
-def _batches(n: int, recipe: Recipe, phase: Phase) -> Iterator[tuple[int, slice]]:
+def batches(n: int, recipe: Recipe, phase: Phase) -> Iterator[tuple[int, slice]]:
     """Yield (epoch, rows of that epoch's order): the phase's epochs, else the recipe's steps, else its epochs."""
     rows = one_epoch(n, recipe.batch)
     if phase.epochs is None and recipe.steps is not None:
@@ -281,7 +294,7 @@ def _hull(layout: Layout, trained: Iterable[str]) -> slice:
     return slice(ranges[0][0], ranges[-1][1])
 
 
-def _slices(layout: Layout, phase: Phase, memory: OptimizerMemory) -> list[_Slice]:
+def slices_of(layout: Layout, phase: Phase, memory: OptimizerMemory) -> list[_Slice]:
     """Cut the trained elements into runs of one learning rate and one age, statistics left out."""
     trained, ages = frozenset(phase.trained), memory.get(STEP)
     slices: list[_Slice] = []
@@ -297,7 +310,7 @@ def _slices(layout: Layout, phase: Phase, memory: OptimizerMemory) -> list[_Slic
     return slices
 
 
-def _descents(model: Model, slices: list[_Slice], recipe: Recipe, memory: OptimizerMemory) -> list[Descent]:
+def descents_of(model: Model, slices: list[_Slice], recipe: Recipe, memory: OptimizerMemory) -> list[Descent]:
     """One optimiser per slice of the flat vector, with what is remembered of it."""
     descents = []
     for part in slices:
@@ -309,7 +322,7 @@ def _descents(model: Model, slices: list[_Slice], recipe: Recipe, memory: Optimi
     return descents
 
 
-def _remember(layout: Layout, descents: list[Descent], slices: list[_Slice], memory: OptimizerMemory) -> dict[str, Vector]:
+def remembered(layout: Layout, descents: list[Descent], slices: list[_Slice], memory: OptimizerMemory) -> dict[str, Vector]:
     """Return `memory` with what `descents` learnt about their slices written in."""
     kept = {name: values.copy() for name, values in memory.items()}
     for descent, part in zip(descents, slices, strict=True):

@@ -62,7 +62,7 @@ class Model:
         self._mean = torch.tensor(built.mean, device=self.device)
         self._std = torch.tensor(built.std, device=self.device)
         self.parameters = self._bind()
-        self._leaves = tuple(_leaves(built, self.layout))
+        self._leaves = tuple(leaves(built, self.layout))
         self.load(self.layout.vector(_first_tensors(self.layout, spec, seed)))
         self.rest()
 
@@ -185,7 +185,7 @@ def _layout(built: Anatomy) -> Layout:
     )
 
 
-def _leaves(built: Anatomy, layout: Layout) -> Iterable[_Leaf]:
+def leaves(built: Anatomy, layout: Layout) -> Iterable[_Leaf]:
     kinds = dict(zip(layout.names, layout.kinds, strict=True))
     for path, module in built.module.named_modules():
         if any(True for _ in module.children()):
@@ -207,7 +207,7 @@ def _first_tensors(layout: Layout, spec: ModelSpec, seed: int) -> dict[str, Vect
     spreads |= {name: 0.0 for name in adapters if name.endswith(".up.weight")}
     tensors = {name: _first_values(name, shape, spreads[name], seed) for name, shape in shapes.items()}
     if spec.weights is not None:
-        fresh = head | adapters
+        fresh = adapters if spec.head else head | adapters
         body = {name: shape for name, shape in shapes.items() if name not in fresh}
         tensors |= {name: tensor.numpy() for name, tensor in pretrained(spec, body, fresh).items()}
     return tensors

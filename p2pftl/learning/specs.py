@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
@@ -17,13 +17,15 @@ class ModelSpec:
     """A backbone and where its first weights come from.
 
     weights: null (drawn from the seed), a path ending in .safetensors, or the name of a torchvision
-    enum member ("IMAGENET1K_V1": the only case that downloads). Head and adapters are always drawn anew.
+    enum member ("IMAGENET1K_V1": the only case that downloads). Adapters are always drawn anew.
     adapters: channels that the adapter in front of every layer group but the first and the head narrows its input to; 0: none.
+    head: take the head from the weights as well, where it has as many classes; else it is drawn anew.
     """
 
     backbone: Backbone = "compact"
     weights: str | None = None
     adapters: Annotated[int, Interval(ge=0, le=1024)] = 0
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,18 @@ class Compute:
 class Recipe:
     """How a twin fits its shard in one gossip round.
 
-    lr: learning rate; momentum: of SGD (Adam keeps its own betas 0.9, 0.999); batch: images per step;
-    epochs: passes over the shard; steps: batches instead of epochs, if given; reset_optimizer: forget
-    momentum between rounds; seconds_per_sample: virtual seconds one image takes at speed 1; shift: each image is moved
+    lr: learning rate of the first round; decay: factor on it from one round to the next; momentum: of SGD (Adam keeps its own betas
+    0.9, 0.999); batch: images per step; epochs: passes over the shard; steps: batches instead of epochs, if given; reset_optimizer:
+    forget momentum between rounds; seconds_per_sample: virtual seconds one image takes at speed 1; shift: each image is moved
     by up to so many pixels either way, anew each time it is seen; flip: and mirrored left to right half of the time; views: not
     anew but in so many fixed ways, drawn once: epoch e of round r shows view (r + e) mod views, and frozen layers see each once.
+    loss: cross_entropy, or balanced: of logits plus the log share of each class among the twin's own images, so that what is learnt
+    does not hold the classes it happens to have many of for likely (balanced softmax, Ren et al. 2020, eq. 4).
     """
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.05
+    decay: Annotated[float, Gt(0), Le(1)] = 1.0
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     weight_decay: Annotated[float, Interval(ge=0, le=10)] = 0.0
     batch: Annotated[int, Interval(ge=1, le=4096)] = 16
@@ -64,6 +69,11 @@ class Recipe:
     shift: Annotated[int, Interval(ge=0, le=64)] = 0
     flip: bool = False
     views: Annotated[int, Interval(ge=1, le=1000)] | None = None
+    loss: Literal["cross_entropy", "balanced"] = "cross_entropy"
+
+    def at(self, round: int) -> Recipe:
+        """The recipe of `round` (from 0): lr has decayed."""
+        return self if self.decay == 1.0 else replace(self, lr=self.lr * self.decay**round, decay=1.0)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ Memory = Mapping[str, Any]
 class Work:
     """One round's learning as the gossip needs it.
 
-    shared: names that travel; samples: samples x epochs of the fit; held: training samples of the scene.
+    shared: names that travel; samples: samples x epochs of the fit; held: training samples of the scene, 0 if there is no fit;
+    listens: it takes what others send and sends nothing.
     """
 
     shared: tuple[str, ...]
     samples: int
     held: int
+    listens: bool = False
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,25 @@ class FedBN(Transfer):
 
 
 @dataclass(frozen=True)
+class FixBN(Transfer):
+    """Full until round `after`; from then on the statistics of BatchNorm stay as they are, and are used in training too.
+
+    Batches of a twin that has one class in plenty have other statistics than the images that it is tested on, and gradients through
+    them pull the twins apart (Zhong, Chen, Chao 2024, FixBN: statistics are averaged for half of the rounds, then fixed). With a
+    pretrained start `after: 0` is the usual frozen BatchNorm of fine-tuning.
+    """
+
+    after: Annotated[int, Ge(0)] = 0
+    fixed: ClassVar[bool] = False
+
+    def plan(self, round: int, layout: Layout) -> Lesson:
+        chosen = layout.names
+        if round >= self.after:
+            chosen = tuple(name for name, kind in zip(layout.names, layout.kinds, strict=True) if kind != "statistic")
+        return Lesson((Phase(chosen),), chosen)
+
+
+@dataclass(frozen=True)
 class FedProx(Transfer):
     """Full, with mu/2 ||y - x||^2 added to the loss: x is the model the fit began with (Li et al. 2020, eq. 2).
 

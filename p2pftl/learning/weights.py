@@ -11,11 +11,14 @@ from torch import Tensor
 from p2pftl.errors import ScenarioError, nearest
 from p2pftl.learning.engine import torchvision_models
 from p2pftl.learning.specs import ModelSpec
+from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 
 _SHOWN = 3  # keys named per complaint
 
 
-def pretrained(spec: ModelSpec, body: Mapping[str, tuple[int, ...]], head: frozenset[str]) -> dict[str, Tensor]:
+def pretrained(
+    spec: ModelSpec | UniversalSpec | MaskedSpec, body: Mapping[str, tuple[int, ...]], head: frozenset[str]
+) -> dict[str, Tensor]:
     """Return float32 values for every tensor of `body` (name -> shape), read from where `spec.weights` points.
 
     The source's own head and adapters (names in `head`, whatever their shape) is left out. Raises ScenarioError E127 when the
@@ -23,8 +26,10 @@ def pretrained(spec: ModelSpec, body: Mapping[str, tuple[int, ...]], head: froze
     """
     assert spec.weights is not None
     where = f"model.weights = {spec.weights}"
-    from_file = spec.weights.endswith(".safetensors")
-    found = _from_file(Path(spec.weights), where) if from_file else _from_torchvision(spec, where)
+    if isinstance(spec, ModelSpec) and not spec.weights.endswith(".safetensors"):
+        found = _from_torchvision(spec, where)
+    else:
+        found = _from_file(Path(spec.weights), where)
     kept = {name: tensor for name, tensor in found.items() if name not in head and not name.endswith(".num_batches_tracked")}
     _compare(kept, body, spec.backbone, where)
     values = {name: tensor.to(torch.float32) for name, tensor in kept.items()}

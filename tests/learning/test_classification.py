@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,9 @@ def test_brighter_images_after_a_change_are_learnt_by_adapting(model: Model) -> 
     after = one.score(one.fit(vector, 1, later, None).vector, "validation", later, 1)["balanced_accuracy"]
     assert after > 0.85
     assert after >= before
+
+
+def test_the_task_fits_by_the_rate_of_the_round(model: Model) -> None:
+    falling = Classification("ct-01", model, START, OWN, replace(RECIPE, decay=0.5), Full(), 7, 2)
+    slower = Classification("ct-01", model, START, OWN, replace(RECIPE, lr=RECIPE.lr / 4), Full(), 7, 2)
+    assert falling.fit(START, 2, Scene(), None).vector.tobytes() == slower.fit(START, 2, Scene(), None).vector.tobytes()

@@ -10,7 +10,7 @@ from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.backbones import BACKBONES
-from p2pftl.learning.fit import Fit, FitDiverged, Recipe, fit, samples_seen
+from p2pftl.learning.fit import Fit, FitDiverged, Recipe, fit, log_shares, samples_seen
 from p2pftl.learning.models import Model, ModelSpec, prepare_torch
 from p2pftl.learning.score import score
 from p2pftl.learning.transfer import FedRep, Full, GradualUnfreezing, Lesson, Transfer
@@ -172,3 +172,33 @@ def test_a_fit_that_diverges_says_so(model: Model, start: Vector) -> None:
 def test_a_twin_without_images_cannot_fit(model: Model, start: Vector) -> None:
     with pytest.raises(DataError, match="E304 ct-01: no images"):
         study(model, start, blobs(0))
+
+
+def test_the_balanced_loss_is_that_of_logits_plus_log_shares(model: Model, start: Vector) -> None:
+    """One step by hand on a cohort of 15 to 5."""
+    rows = np.concatenate([np.flatnonzero(COHORT.labels == 1)[:10], np.flatnonzero(COHORT.labels == 0)[:5]])
+    cohort = replace(COHORT, pixels=COHORT.pixels[rows], labels=COHORT.labels[rows])
+    recipe = Recipe(lr=0.02, momentum=0.0, batch=15, loss="balanced")
+    network = BACKBONES["compact"](2).module
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in model.layout.tensors(start).items()}, strict=False)
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    order = draw(7, "order", "ct-01", 0, 0).permutation(15)
+    logits = network((torch.from_numpy(cohort.images(order)) - 0.5) / 0.35)
+    shares = torch.tensor([6 / 17, 11 / 17])
+    torch.nn.functional.cross_entropy(logits + shares.log(), torch.from_numpy(cohort.labels[order])).backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.sub_(0.02 * (parameter.grad if parameter.grad is not None else torch.zeros(())))
+    expected = model.layout.vector({name: network.state_dict()[name].numpy() for name in model.layout.names})
+    np.testing.assert_allclose(study(model, start, cohort, recipe).vector, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_class_that_no_image_has_is_not_impossible() -> None:
+    np.testing.assert_allclose(np.exp(log_shares(np.array([0, 0, 1]), 3)), [3 / 6, 2 / 6, 1 / 6])
+
+
+def test_the_learning_rate_decays_from_round_to_round(model: Model, start: Vector) -> None:
+    falling = replace(RECIPE, decay=0.5)
+    assert falling.at(0).lr == RECIPE.lr
+    assert falling.at(3).lr == RECIPE.lr / 8
+    assert RECIPE.at(3) is RECIPE

@@ -7,7 +7,7 @@ import torch
 from p2pftl.errors import ScenarioError
 from p2pftl.learning.fit import Fit, Recipe, fit
 from p2pftl.learning.models import Model, ModelSpec, layout_of, prepare_torch
-from p2pftl.learning.transfer import Adapters, FedBN, FedPer, FedProx, FedRep, Full, GradualUnfreezing, Head, Transfer
+from p2pftl.learning.transfer import Adapters, FedBN, FedPer, FedProx, FedRep, FixBN, Full, GradualUnfreezing, Head, Transfer
 from p2pftl.params import Layout
 from p2pftl.policies import find, registered
 from tests.learning.blobs import blobs
@@ -15,7 +15,7 @@ from tests.learning.blobs import blobs
 prepare_torch()
 COHORT = blobs(20)
 POLICIES: tuple[Transfer, ...] = (
-    Full(), Head(), Adapters(), GradualUnfreezing(every=2), FedPer(), FedPer(layers=2), FedRep(), FedBN(), FedProx(mu=0.1),
+    Full(), Head(), Adapters(), GradualUnfreezing(every=2), FedPer(), FedPer(layers=2), FedRep(), FedBN(), FixBN(after=1), FedProx(mu=0.1),
 )  # fmt: skip
 PLAIN = Layout(("a", "b", "c"), ((2,), (3,), (4,)), ("weight", "weight", "weight"), (0, 1, 2))
 
@@ -144,3 +144,14 @@ def test_every_registered_policy_plans_every_backbone(name: str) -> None:
         assert lesson.shared
         assert set(lesson.shared) <= set(layout.names)
         assert lesson.shared == tuple(n for n in layout.names if n in lesson.shared)
+
+
+def test_fixbn_is_full_at_first_and_then_leaves_the_statistics_as_they_are(model: Model, start: np.ndarray) -> None:
+    policy = FixBN(after=2)
+    assert policy.plan(1, model.layout) == Full().plan(1, model.layout)
+    later = taught(model, start, policy, round=2)
+    fixed = set(model.layout.names) - set(policy.plan(2, model.layout).shared)
+    assert fixed == model.statistics
+    assert later.vector.tobytes() != taught(model, start, Full(), round=2).vector.tobytes()
+    for name, (first, stop) in zip(model.layout.names, model.layout.spans, strict=True):
+        assert (name in model.statistics) == np.array_equal(later.vector[first:stop], start[first:stop])
