@@ -118,6 +118,22 @@ class Merged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exchanged(Event):
+    """What a round offered a twin and what came of it, where a gate measures that.
+
+    metric: of the twin's own validation data, before the merge and after it, None where they say nothing. ledger: per sender (a peer
+    or the cloud) `sender`, `round` of its update, `weight` in the merge, `accepted`, `reason` of a refusal, `gain`: how much better
+    the own model would be with this sender alone, positive is better, None if that cannot be said.
+    """
+
+    round: int
+    metric: str
+    ledger: tuple[Mapping[str, Any], ...]
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scored(Event):
     """Metrics on `split` ("validation" or "test"): accuracy, balanced_accuracy, precision, recall, f1, auroc
     (None where undefined), loss, confusion (rows true, columns predicted)."""
@@ -284,8 +300,8 @@ class RunFinished(Event):
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
-        RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Merged, Scored, Tested, RoundDone,
-        CloudMerged, CloudMissed, DeviceLogged, DeviceChanged, StudiesArrived, StudiesWithdrawn, UpdateWithheld, Adapting,
+        RunPlanned, TwinReady, FitStarted, Fitted, FitRejected, FrameSent, FrameHeard, FrameRefused, Exchanged, Merged, Scored, Tested,
+        RoundDone, CloudMerged, CloudMissed, DeviceLogged, DeviceChanged, StudiesArrived, StudiesWithdrawn, UpdateWithheld, Adapting,
         IncidentBegan, IncidentEnded, Crashed, Revived, TwinLost, TwinDone, RunFinished,
     )
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ class Round:
 
     sent: whether fit and sending are behind it; expected: senders whose frame counts; reached: receiver -> arrival of our frame there;
     closes: when gossip ends at the latest; cloud_until: when waiting for the cloud ends; upload: order of its frame;
-    held: training samples; signs: of the device, as this round's frames tell them; withheld: the update does not go.
+    held: training samples; signs: of the device, as this round's frames tell them; withheld: the update does not go;
+    listens: nothing goes, and what comes is merged.
     """
 
     number: int
@@ -47,6 +48,12 @@ class Round:
     held: int = 0
     signs: Signs = field(default_factory=Signs)
     withheld: bool = False
+    listens: bool = False
+
+    @property
+    def mute(self) -> bool:
+        """Whether it sends word that there is nothing instead of an update."""
+        return self.withheld or self.listens
 
     @property
     def answered(self) -> bool:
@@ -83,12 +90,13 @@ def partners(topology: Topology, terms: Terms, name: str, round: int) -> tuple[t
 def drafted(
     kind: str, t: float, current: Round, terms: Terms, layout: str, ranges: Ranges, payload: npt.NDArray[np.uint8], age: float, mass: float
 ) -> Header:
-    """The header of a twin's frame without what tells one from another: sender, incarnation, receiver, seq."""
+    """The header of a twin's frame without what tells one from another: sender, incarnation, receiver, seq. Who is mute has no ranges."""
+    signs = replace(current.signs, quality=0.0) if current.mute else current.signs
     return Header(
         run=terms.run, kind=kind, sender="", incarnation=0, receiver="", round=current.number, seq=0,
-        codec=type(terms.codecs[kind]).__name__, layout=layout, ranges=ranges, samples=max(1, current.held), age=float(age),
-        mass=float(mass), degree=current.degree, closes=float(current.closes), met=-1, sent_at=float(t), answers=-1,
-        signs=current.signs, sha256=digest(payload),
+        codec=type(terms.codecs[kind]).__name__, layout=layout, ranges=() if current.mute else ranges, samples=max(1, current.held),
+        age=float(age), mass=float(mass), degree=current.degree, closes=float(current.closes), met=-1, sent_at=float(t), answers=-1,
+        signs=signs, sha256=digest(payload),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from p2pftl.gossip.codecs import Dense
 from p2pftl.gossip.frames import Expectation
-from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.gossip.seams import Aggregator, Codec, Gate, Mixing, Pace, Partners
 from p2pftl.learning.knowledge import Knowledge
 from p2pftl.params import Layout
 from p2pftl.world.topology import CLOUD
@@ -27,7 +27,7 @@ class CloudTerms:
 @dataclass(frozen=True)
 class Terms:
     """run: id that every frame carries; everyone: all twins, sorted; evaluate: score every so many rounds;
-    knowledge: how twins learn from what they heard;
+    knowledge: how twins learn from what they heard; gate: measures what each exchange gains, and may refuse it;
     seconds_per_sample: virtual seconds one sample takes a scanner of speed 1; answers: a twin's last test is told image by image."""
 
     run: str
@@ -41,6 +41,7 @@ class Terms:
     partners: Partners
     cloud: CloudTerms | None = None
     knowledge: Knowledge | None = None
+    gate: Gate | None = None
     evaluate: int = 1
     seconds_per_sample: float = 0.05
     answers: bool = False

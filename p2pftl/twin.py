@@ -23,9 +23,11 @@ from p2pftl.agenda import Agenda, Kind, Parcel, Step
 from p2pftl.errors import CheckpointError
 from p2pftl.exchange import Round, chosen, dispatch, drafted, in_time, order, partners, receive, settled, tutors, usable, weigh
 from p2pftl.gossip.frames import Header
+from p2pftl.gossip.gates import admitted
 from p2pftl.gossip.mailbox import Mailbox, Update
 from p2pftl.gossip.seams import Copy, Heard
 from p2pftl.learning.task import Coming, FitDiverged, Learnt, Memory, Scene, Task
+from p2pftl.merge import aligned, cost, exchanged, merged, next_round, on_trial, scored
 from p2pftl.params import Ranges, Vector, gather, scatter
 from p2pftl.state import EMPTY, Departure, TwinState, origin
 from p2pftl.terms import Terms
@@ -57,6 +59,7 @@ class Twin:
         self.told: Vector | None = None
         self.shared: Ranges = ()
         self.lately: list[Heard] = []  # what a knowledge policy learns from next; lost with the process, as the mailbox is
+        self.owed = 0.0  # virtual seconds that the gate's trials took, part of the next fit; lost with the process too
         self.memory: Memory | None = None
         self.incarnation, self.completed, self.seq, self.choice = 1, 0, 0, -1
         self.met: dict[str, int] = {}
@@ -113,7 +116,7 @@ class Twin:
         t, kind = self.agenda.entries[0].key[:2] if self.agenda.entries else (math.inf, Kind.WAKE)
         if t >= until or kind is not Kind.WAKE or self.retired or self.world.back(self.name, t) is not None:
             return None
-        number = self._next_round()
+        number = next_round(self.mailbox.waiting, self.completed, self.terms)
         if number >= self.terms.rounds or self.lately:
             return None
         self._foreseen += self._live(t, number)
@@ -144,7 +147,7 @@ class Twin:
     # ------------------------------------------------------------------ a round
 
     def _wake(self, t: float) -> None:
-        number = self._next_round()
+        number = next_round(self.mailbox.waiting, self.completed, self.terms)
         if number >= self.terms.rounds:
             self._retire(t)
             return
@@ -153,11 +156,13 @@ class Twin:
         scene = self._scene()
         work = self.task.work(number, scene)
         taught, self.lately = tutors(self.lately, self.shared, self.vector), []
-        effort = self.terms.effort(len(taught)) * self.world.slowdown(self.name, t)
-        until = t + max(self.least_fit, self._seconds(work.samples) * effort)
+        slow = self.world.slowdown(self.name, t)
+        until = t + max(self.least_fit, self._seconds(work.samples) * (self.terms.effort(len(taught)) * slow)) + self.owed * slow
+        self.owed = 0.0
         if not scene.adapt:
             self._align(self.task.layout.ranges(work.shared))
-        self.current = Round(number, 0, False, held=work.held)
+        self.current = Round(number, 0, False, held=work.held, listens=work.listens)
+        self.own = replace(self.own, samples=work.held)
         self.agenda.add(until, Kind.FITTED)
         if work.held == 0:
             return
@@ -211,9 +216,8 @@ class Twin:
 
     def _gossip(self, t: float, receivers: tuple[str, ...]) -> dict[str, float]:
         """Send own copy to `receivers`, or word that there is none; return receiver -> arrival of the frames that are not lost."""
-        if self._round().withheld:
-            header = replace(self._header("update", t, NOTHING, 0.0, 0.0), ranges=())
-            return self._spread(header, NOTHING, receivers)
+        if self._round().mute:
+            return self._spread(self._header("update", t, NOTHING, 0.0, 0.0), NOTHING, receivers)
         sent, _ = self.terms.aggregator.share(self.own, len(receivers), 0)
         payload = self.terms.codec.encode(sent.vector, self.told)
         header = self._header("update", t, payload, sent.age, sent.mass)
@@ -234,7 +238,7 @@ class Twin:
     def _upload(self, t: float) -> None:
         current, cloud = self._round(), self.terms.cloud
         assert cloud is not None
-        payload = self.terms.codecs["upload"].encode(self.own.vector)
+        payload = NOTHING if current.listens else self.terms.codecs["upload"].encode(self.own.vector)
         header, seq = replace(self._header("upload", t, payload, self.own.age, 1.0), model=self.choice), self._number()
         current.upload = order(self.incarnation, seq)
         if self._dispatch(replace(header, receiver=CLOUD, seq=seq), payload) is not None:
@@ -269,38 +273,39 @@ class Twin:
         current = self._round()
         updates = self.mailbox.take(lambda update: usable(update, current, self.terms))
         heard, silent = weigh(updates, current, self.terms, t, self._aligned)
+        trial = None
+        if self.terms.gate and (heard or current.answers):
+            trial = on_trial(self.terms.gate, self.task, self.vector, self.shared, self.own.vector, self._scene(), current.number)
+        let_in = admitted(trial, self.terms.aggregator, self.own, heard)
+        refused = {update.sender for update in heard} - {update.sender for update in let_in}
         weights: dict[str, float] = {}
-        if heard:
-            self.own, weights = self.terms.aggregator.merge(self.own, heard)
-            self.met.update(dict.fromkeys(weights, current.number))
-            self.lately = heard if self.terms.knowledge else []
+        if let_in:
+            self.own, weights = self.terms.aggregator.merge(self.own, let_in)
+            self.lately = let_in if self.terms.knowledge else []
+        self.met.update(dict.fromkeys([*weights, *refused], current.number))
         self.choice = chosen(current.answers, self._loss, self.choice)
-        if (answer := current.answers.get(self.choice)) is not None:
+        answer = current.answers.get(self.choice)
+        if answer and trial and not trial.admits(CLOUD, answer.header.round, self._aligned(answer)):
+            answer = None
+        if answer:
             self.own = replace(self.own, vector=self._aligned(answer))
             weights = {CLOUD: 1.0}
-        elif current.cloud_until > -math.inf:
+        elif not current.answers and current.cloud_until > -math.inf:
             self._note(facts.CloudMissed(t=t, twin=self.name, round=current.number))
+        if trial:
+            self.owed = cost(trial, self._scene(), self.about.get("validation", 0)) * self.terms.seconds_per_sample / self.speed
+            self._note(exchanged(t, self.name, current.number, trial, weights, self.own.vector))
         self.model = self.model.put(self.shared, self.own.vector)
-        ages = [t - answer.header.sent_at] if answer else [update.staleness for update in heard]
-        stale = sum(ages) / len(ages) if ages else 0.0
-        missing = tuple(sorted(current.expected - weights.keys() - silent)) if answer is None else ()
-        self._note(facts.Merged(t=t, twin=self.name, round=current.number, weights=weights, staleness=stale, missing=missing))
+        self._note(merged(t, self.name, current, weights, answer, let_in, silent | refused))
         self._finish_round(t, len(heard))
 
     def _finish_round(self, t: float, heard: int) -> None:
         current = self._round()
-        last = current.number + 1 >= self.terms.rounds
-        if last or (current.number + 1) % self.terms.evaluate == 0:
-            vector = self.vector
-            for split, scene in (("validation", self._scene()), ("test", Scene())):
-                metrics = dict(self.task.score(vector, split, scene, current.number))
-                answers = metrics.pop("answers", None)
-                if metrics and split == "validation" and self.mirror:
-                    self.mirror.scored(metrics["accuracy"])
-                if metrics:
-                    self._note(facts.Scored(t=t, twin=self.name, round=current.number, split=split, metrics=metrics))
-                if last and answers and self.terms.answers and facts.tellable(answers, len(self.terms.everyone)):
-                    self._note(facts.Tested(t=t, twin=self.name, round=current.number, **answers))
+        if current.number + 1 >= self.terms.rounds or (current.number + 1) % self.terms.evaluate == 0:
+            for fact in scored(self.name, t, current.number, self.task, self.vector, self._scene(), self.terms):
+                if self.mirror and isinstance(fact, facts.Scored) and fact.split == "validation":
+                    self.mirror.scored(fact.metrics, t)
+                self._note(fact)
         self._note(facts.RoundDone(t=t, twin=self.name, round=current.number, bytes_sent=current.bytes_sent, heard=heard))
         self.completed = current.number + 1
         self.current = None
@@ -313,12 +318,7 @@ class Twin:
         return float(self.task.score(vector, "train", self._scene(), self._round().number)["loss"])
 
     def _aligned(self, update: Update) -> Vector:
-        """What an update says about our shared elements; elements it does not carry fall back to our own."""
-        ranges = update.header.ranges
-        if ranges == self.shared:
-            return update.part.onto(self.own.vector)
-        came = update.part.onto(gather(self.vector, ranges))
-        return gather(scatter(self.vector, ranges, came), self.shared)
+        return aligned(update, self.shared, self.own.vector, self.vector)
 
     def _align(self, ranges: Ranges) -> None:
         """Share `ranges` from now on. Nothing was told yet of elements that are shared for the first time, so the start counts as told."""
@@ -344,12 +344,6 @@ class Twin:
     def _header(self, kind: str, t: float, payload: npt.NDArray[np.uint8], age: float, mass: float) -> Header:
         drawn = drafted(kind, t, self._round(), self.terms, self.task.layout.digest, self.shared, payload, age, mass)
         return replace(drawn, sender=self.name, incarnation=self.incarnation)
-
-    def _next_round(self) -> int:
-        """The round after the last completed one; in lockstep a twin that was away joins the round its peers are in."""
-        if not self.terms.pace.lockstep:
-            return self.completed
-        return max([self.completed, *(update.header.round for update in self.mailbox.waiting)])
 
     def _pause(self, t: float, back: float, kind: Kind, what: Any) -> None:
         if math.isinf(back):

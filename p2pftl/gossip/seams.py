@@ -19,13 +19,15 @@ class Copy:
     """A twin's shared parameters as a merge sees them.
 
     vector: the shared elements as the model uses them, float32; age: local updates behind it (gossip learning);
-    mass: push-sum weight w, 1 elsewhere.
+    mass: push-sum weight w, 1 elsewhere; state: what an aggregator remembers from merge to merge; samples: the twin's training
+    samples in its round, 0 in what was heard, which tells them itself.
     """
 
     vector: Vector
     age: float = 0.0
     mass: float = 1.0
     state: State = field(default_factory=dict)
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,26 @@ class Mixing(Protocol):
 
     def weight(self, mine: Side, peer: Side) -> float:
         """Return W_ij, at least 0 and at most 1 / (1 + mine.degree); 0: it is not merged."""
+        ...
+
+
+class Gate(Protocol):
+    """Lets updates into the merge, or not, by what they gain on the receiver's own validation data.
+
+    sifts: True if it may refuse. Then measuring is part of the learning and takes virtual time, and no aggregator is allowed that
+    must merge everything.
+    """
+
+    sifts: ClassVar[bool]
+
+    @property
+    def metric(self) -> str:
+        """The score that counts: "loss", or one that is better the larger it is."""
+        ...
+
+    def refuses(self, gain: float) -> str:
+        """Why an update that alone would gain so much is not merged, "" if it is. gain: in units of the metric, positive is better;
+        minus infinity where the merged model's score is not a number."""
         ...
 
 
