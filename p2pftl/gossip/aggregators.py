@@ -53,6 +53,29 @@ class AgeWeighted:
 
 
 @dataclass(frozen=True)
+class NeighbourhoodFedAvg:
+    """x_i <- sum_k n_k x_k / sum_k n_k over own and heard, n the training samples: FedAvg's mean, taken by every twin for itself.
+
+    Of each sender only versions newer than those merged already count; a twin keeps the number of the last one (`v` of BrainTorrent,
+    Roy et al. 2019, whose merge this is). Mixing weights and the discount of old updates play no part. Rows sum to one, columns do
+    not: pure mixing on a fixed graph ends at a mean that weighs twin i by n_i sum_{k in N[i]} n_k, not by n_i, except where everybody
+    hears everybody.
+    """
+
+    whole: ClassVar[bool] = False
+
+    def share(self, own: Copy, fanout: int, failed: int) -> tuple[Copy, Copy]:
+        return own, own
+
+    def merge(self, own: Copy, heard: Sequence[Heard]) -> tuple[Copy, dict[str, float]]:
+        fresh = [update for update in _by_sender(heard) if update.round > own.state.get(update.sender, -1)]
+        copies = [own, *(update.copy for update in fresh)]
+        vector, weights = _average(copies, [max(1, own.samples), *(update.samples for update in fresh)])
+        versions = {**own.state, **{update.sender: float(update.round) for update in fresh}}
+        return replace(own, vector=vector, state=versions), _summed(fresh, weights[1:])
+
+
+@dataclass(frozen=True)
 class PushSum:
     """Stochastic gradient push (Assran 2019): twins send shares of (x, w) and sum what they hear; the model in use is z = x / w.
 

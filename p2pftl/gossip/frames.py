@@ -47,7 +47,8 @@ class Header:
     seconds; answers: order of the upload an answer belongs to, else -1;
     model, models: of an answer, which of how many the twin may choose from; of an upload, which it chose last, -1 for none;
     signs: of the sender's device, all that is told of it.
-    A sender that withholds its update sends no ranges, no payload and quality 0, so that nobody waits for it.
+    A sender that withholds its update sends no ranges, no payload and quality 0, so that nobody waits for it; an upload like that
+    asks for the answer alone.
     """
 
     run: str
@@ -129,7 +130,7 @@ def unseal(head: bytes, payload: memoryview, expected: Expectation, hashed: byte
         raise FrameRefused("E414", "another codec")
     if header.layout != expected.layout.digest:
         raise FrameRefused("E413", "tensors of another model")
-    if not (header.withheld and header.kind == "update" and header.signs.quality == 0 and payload.nbytes == 0):
+    if not (header.withheld and header.kind != "answer" and header.signs.quality == 0 and payload.nbytes == 0):
         _check_ranges(header.ranges, expected.layout.size)
     if (hashed or hashlib.sha256(payload).digest()) != header.sha256:
         raise FrameRefused("E406", "payload does not match its hash")

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_so
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.descent import Descent
 from p2pftl.learning.features import Features
-from p2pftl.learning.fit import Fit, OptimizerMemory, fit
+from p2pftl.learning.fit import Fit, OptimizerMemory, fit, log_shares
 from p2pftl.learning.knowledge import Knowledge, Pupil, Tutor
 from p2pftl.learning.models import Model
 from p2pftl.learning.specs import Recipe
@@ -23,7 +23,7 @@ from p2pftl.learning.task import FitDiverged
 from p2pftl.learning.transfer import Lesson, Phase, Transfer
 from p2pftl.params import Layout, Vector
 
-_BLOCK = 64  # images at once where nothing is learnt
+BLOCK = 64  # images at once where nothing is learnt
 
 
 class Company(Protocol):
@@ -70,8 +70,15 @@ def learn_from(
 
     Raises FitDiverged E340, also for the model that is kept, DataError E304.
     """
+    return in_company(pupil, knowledge.company(pupil, tutors), lesson, transfer, memory=memory, features=features)
+
+
+def in_company(
+    pupil: Pupil, company: Company, lesson: Lesson, transfer: Transfer,
+    *, memory: OptimizerMemory | None = None, features: Features | None = None,
+) -> Fit:  # fmt: skip
+    """As learn_from, in a company that is there already; it is closed afterwards."""
     seed, twin, round = pupil.key
-    company = knowledge.company(pupil, tutors)
     try:
         done = fit(
             pupil.model, company.start, pupil.cohort, pupil.recipe, lesson, transfer,
@@ -112,13 +119,15 @@ class Mate:
 
     vector: what it begins with; pulls: weight of its divergence in the own loss, and of the own one in its loss; received: whether
     it, and not the own network, is the twin's model afterwards; shares: weight of the cross-entropy in either loss.
+    A network of another architecture is trained as a whole.
     """
 
     def __init__(
         self, pupil: Pupil, vector: Vector, pulls: tuple[float, float], *, received: bool, shares: tuple[float, float] = (1.0, 1.0)
     ) -> None:
         self.start, self.vector = pupil.own, vector
-        self.recipe, self.network = pupil.recipe, pupil.mate
+        self.recipe, self.network, self.cohort = pupil.recipe, pupil.mate, pupil.cohort
+        self.alien = pupil.mate.layout.digest != pupil.model.layout.digest
         self.pulls, self.shares, self.received = pulls, shares, received
         self.network.load(vector)
 
@@ -126,6 +135,7 @@ class Mate:
         return alike(self.network.layout, frozen, [self.start, self.vector])
 
     def begin(self, phase: Phase) -> None:
+        phase = Phase(self.network.layout.names) if self.alien else phase
         self.trained = frozenset(phase.trained)
         self.descents = descents(self.network, phase, self.recipe)
 
@@ -134,7 +144,7 @@ class Mate:
         network.focus(self.trained if len(labels) > 1 else self.trained - network.statistics)  # one image has no batch statistics
         theirs = _spoken(network, inputs, depth)
         network.grad.zero_()
-        said = self.shares[1] * cross_entropy(theirs, labels) + self.pulls[1] * divergence(logits, theirs)
+        said = self.shares[1] * cross_entropy(self._weighed(theirs), labels) + self.pulls[1] * divergence(logits, theirs)
         said.backward()  # type: ignore[no-untyped-call]
         for descent in self.descents:
             descent.step()
@@ -150,6 +160,12 @@ class Mate:
 
     def close(self) -> None:
         self.network.rest()
+
+    def _weighed(self, logits: Tensor) -> Tensor:
+        """As the recipe's loss wants them, the own network's too."""
+        if self.recipe.loss == "cross_entropy":
+            return logits
+        return logits + torch.from_numpy(log_shares(self.cohort.labels, logits.shape[1])).to(logits)
 
 
 class Tutors:
@@ -259,5 +275,5 @@ def _logits(model: Model, vector: Vector, cohort: Cohort) -> np.ndarray:
     """Logits [N, classes] of a whole cohort; `model` is scratch space."""
     model.load(vector)
     model.rest()
-    parts = [model(torch.from_numpy(cohort.images(slice(at, at + _BLOCK)))).cpu() for at in range(0, len(cohort), _BLOCK)]
+    parts = [model(torch.from_numpy(cohort.images(slice(at, at + BLOCK)))).cpu() for at in range(0, len(cohort), BLOCK)]
     return torch.cat(parts).numpy()
