@@ -12,8 +12,9 @@ from p2pftl.errors import UsageError
 from p2pftl.observe import logbook, record, report, summary
 
 SCENARIO, STATE, MODELS, PREVIEWS, CONTROL, TWINS = "scenario.yaml", "state", "models", "previews", "control", logbook.FOLDER
+SOURCE, START = report.SOURCE, "start"
 FILES = (SCENARIO, record.FILE, summary.FILE, report.FILE)
-FOLDERS = (STATE, MODELS, PREVIEWS, CONTROL, TWINS)
+FOLDERS = (STATE, MODELS, PREVIEWS, CONTROL, TWINS, SOURCE, START)
 
 
 class RunFolder:
@@ -38,8 +39,9 @@ class RunFolder:
     def fill(self, scenario: str) -> None:
         """Begin: put the resolved `scenario` where an earlier run may have been. Raises UsageError E510."""
         try:
+            if not self._filled:
+                self._clear()
             self._filled = True
-            self._clear()
             (self.path / SCENARIO).write_text(scenario, encoding="utf-8")
         except OSError as error:
             raise UsageError(
@@ -76,7 +78,7 @@ class RunFolder:
         strange = sorted(held & {*FILES, *FOLDERS})
         if (self.path / TWINS / LEDGER).exists():
             raise UsageError("E601", f"holds {TWINS} of real scanners, which no run writes over", where=where, fix=fix)
-        if strange and record.FILE not in held:
+        if strange and record.FILE not in held and not (self.path / SOURCE / record.FILE).exists():
             raise UsageError("E601", f"holds {strange[0]}, but no run that could be written over", where=where, fix=fix)
 
     def _refused(self, what: str, error: OSError) -> UsageError:

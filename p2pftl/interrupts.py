@@ -42,6 +42,10 @@ class Interrupts:
         self._over = False
         self._calm_until = 0.0
 
+    def afresh(self) -> None:
+        """A second run follows one that was tidied up."""
+        self._over, self._calm_until = False, 0.0
+
     @property
     def code(self) -> int:
         """Exit code of a run that was interrupted: 128 + number of the first signal, 0 if none came."""

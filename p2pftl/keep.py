@@ -7,23 +7,30 @@ from pathlib import Path
 
 import numpy as np
 
+from p2pftl.learning.knowledge import BEHIND, PROTOTYPES, PROXY
 from p2pftl.params import Ranges, Vector, gather
 from p2pftl.scenario.plan import Plan
 
+PROXIES = "proxy"
+
 
 def keep_models(plan: Plan, living: Iterable[str], vector: Callable[[str], Vector], folder: Path) -> float | None:
-    """Write the `living` twins' models as safetensors, as the scenario's `models` says, one at a time.
+    """Write the `living` twins' models as safetensors, as the scenario's `models` says, one at a time; proxies to a folder of theirs.
 
-    Returns the consensus distance (1/n) sum_i |x_i - mean|^2 of the shared elements, None without any twin.
+    Returns the consensus distance (1/n) sum_i |x_i - mean|^2 of the shared elements, None without any twin or any of a network.
     """
     names = _wanted(plan)
     last = plan.transfer.plan(plan.scenario.rounds - 1, plan.layout)
-    distance = _Distance(plan.layout.ranges(last.shared))
+    distance = _Distance(plan.layout.ranges(name for name in last.shared if not name.startswith(PROTOTYPES)))
     for name in living:
         found = vector(name)
         distance.add(found)
         if names:
-            _write(plan, found, names, folder / f"{name}.safetensors")
+            tensors = {entry: tensor for entry, tensor in plan.layout.tensors(found).items() if entry in names}
+            _write({entry: tensor for entry, tensor in tensors.items() if not entry.startswith(BEHIND)}, folder / f"{name}.safetensors")
+            proxy = {entry.removeprefix(PROXY): tensor for entry, tensor in tensors.items() if entry.startswith(PROXY)}
+            if proxy:
+                _write(proxy, folder / PROXIES / f"{name}.safetensors")
     return distance.value
 
 
@@ -37,11 +44,11 @@ def _wanted(plan: Plan) -> frozenset[str]:
     return frozenset().union(*trained, *(lesson.shared for lesson in lessons))
 
 
-def _write(plan: Plan, vector: Vector, names: frozenset[str], file: Path) -> None:
+def _write(tensors: dict[str, Vector], file: Path) -> None:
     from safetensors.numpy import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor for name, tensor in plan.layout.tensors(vector).items() if name in names}, file)
+    save_file(tensors, file)
 
 
 class _Distance:
@@ -63,6 +70,6 @@ class _Distance:
 
     @property
     def value(self) -> float | None:
-        if not self.count:
+        if not self.count or not self.shared:
             return None
         return max(0.0, (self.squares - float(self.total @ self.total) / self.count) / self.count)

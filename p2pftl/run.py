@@ -7,18 +7,18 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from p2pftl import __version__
 from p2pftl.errors import P2pftlError, UsageError
-from p2pftl.events import Event, FitRejected, RoundDone, RunFinished, RunPlanned
-from p2pftl.folder import CONTROL, MODELS, PREVIEWS, STATE, TWINS, RunFolder
+from p2pftl.events import Event, RoundDone, RunFinished, RunPlanned
+from p2pftl.folder import CONTROL, MODELS, PREVIEWS, SOURCE, STATE, TWINS, RunFolder
 from p2pftl.interrupts import Interrupts, unheard
 from p2pftl.keep import keep_models
 from p2pftl.observe import record, summary
@@ -30,13 +30,14 @@ from p2pftl.observe.plain import View
 from p2pftl.scenario.plan import Plan, compile_plan
 from p2pftl.scenario.resolved import resolved
 from p2pftl.scenario.schema import Scenario
+from p2pftl.source import Stage
 from p2pftl.swarm.address import check_address
 from p2pftl.swarm.attended import Attended
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.conductor import Conductor, incident_events
 from p2pftl.swarm.seams import Swarm
+from p2pftl.telling import Diverged, Sink, Telling
 
-Sink = Callable[[Event], None]
 DONE, DEGRADED = 0, 3
 MOST_REASONS = 20
 
@@ -73,7 +74,7 @@ def run(scenario: Scenario, *, out: Path | None, executor: str, address: str | N
     with Interrupts() as interrupts:
         work = _Work(scenario, folder, executor, address, choose_view(quiet), interrupts)
         try:
-            code = work.done()
+            code = work.sourced(quiet) or work.done()
         except KeyboardInterrupt:
             folder.discard()
             print("interrupted before anything was planned; no run folder is left")
@@ -87,7 +88,8 @@ def run(scenario: Scenario, *, out: Path | None, executor: str, address: str | N
 
 @dataclass
 class _Work:
-    """One run: its passes, and what they share. begun: there is something to tell of."""
+    """One run: its passes, and what they share. begun: there is something to tell of; plan: known where a source task came first;
+    word: what its last lines begin with."""
 
     scenario: Scenario
     folder: RunFolder
@@ -98,6 +100,37 @@ class _Work:
     swarm: Attended | None = None
     cores: int = 1
     begun: bool = False
+    plan: Plan | None = None
+    word: str = ""
+
+    def sourced(self, quiet: bool) -> int:
+        """Run the source task, if there is one that is not done yet; return the exit code if all ends with it, else 0.
+
+        Raises P2pftlError, and KeyboardInterrupt when it was not even planned.
+        """
+        task = self.scenario.source
+        if task is None:
+            return 0
+        with self.interrupts.open():
+            stage = Stage.of(compile_plan(self.scenario))
+        if task.folder is None:
+            self.folder.fill(resolved(self.scenario))
+            if not quiet:
+                print(f"source task {stage.scenario.name}, seed {stage.scenario.seed}: run first", flush=True)
+            place = RunFolder(self.folder.path / SOURCE, stage.scenario.name, force=True)
+            first = replace(self, scenario=stage.scenario, folder=place, view=choose_view(quiet), word="source task: ")
+            try:
+                code = first.done()
+            except P2pftlError as error:
+                raise stage.blamed(error) from None
+            finally:
+                self.begun = first.begun
+            if code := self.interrupts.code or code:
+                print("nothing starts from it: the source task was not simply done")
+                return code
+            self.interrupts.afresh()
+        self.plan = stage.started(Path(task.folder or self.folder.path / SOURCE))
+        return 0
 
     def done(self) -> int:
         """Do it; return the exit code if no signal decides it. Raises KeyboardInterrupt when it was not even planned."""
@@ -108,10 +141,10 @@ class _Work:
                     screen.enter_context(self.view)
                 with self.interrupts.open():
                     self.view.status("reading the scenario's data")
-                    plan = compile_plan(self.scenario)
+                    plan = self.plan or compile_plan(self.scenario)
                 plan, self.swarm = self._ready(plan)
                 outcome, control = self._passes(plan)
-            return _conclude(self.folder.path, outcome, control, self.executor, time.monotonic() - started)
+            return _conclude(self.folder.path, outcome, control, self.executor, time.monotonic() - started, self.word)
         finally:
             if self.swarm is not None:
                 self.interrupts.patiently(self.swarm.stop)
@@ -166,10 +199,10 @@ class _Work:
     def _pass(self, plan: Plan, folder: Path, sinks: Sequence[Sink], previews: Path | None) -> Outcome:
         """One pass over a plan; what stops it early keeps everything known so far."""
         folder.mkdir(parents=True, exist_ok=True)
-        told, diverged = summary.Summary(), _Diverged()
+        told, diverged = summary.Summary(), Diverged()
         conductor: Conductor | None = None
         with record.Record(folder / record.FILE) as recorder:
-            tell = _Telling([recorder, told, diverged, *sinks])
+            tell = Telling([recorder, told, diverged, *sinks])
             tell(_planned(plan))
             outcome = Outcome(told, "", "interrupted")
             try:
@@ -196,40 +229,6 @@ class _Work:
             outcome.digest, outcome.notes = recorder.digest, tell.broken
         outcome.reasons = _reasons([*(conductor.degraded if conductor else ()), *diverged.fits], outcome.error)
         return outcome
-
-
-class _Telling:
-    """Passes events to sinks; a sink that raises is left out from then on and named, the run goes on.
-
-    The recorder comes first and is not left out: what it cannot write ends the run with its error.
-    """
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.recorder, *self.sinks = sinks
-        self.broken: list[str] = []
-
-    def __call__(self, event: Event) -> None:
-        self.recorder(event)
-        for sink in list(self.sinks):
-            self._pass_on(sink, event)
-
-    def _pass_on(self, sink: Sink, event: Event) -> None:
-        try:
-            sink(event)
-        except Exception as error:
-            self.sinks.remove(sink)
-            self.broken.append(f"{type(sink).__name__} stopped: {type(error).__name__}")
-
-
-class _Diverged:
-    """Collects fits that gave no usable parameters: nobody scripted them, so such a run is not simply done."""
-
-    def __init__(self) -> None:
-        self.fits: list[str] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, FitRejected):
-            self.fits.append(f"a fit of {event.twin} diverged and was thrown away")
 
 
 def _reasons(found: Sequence[str], error: Exception | None) -> list[str]:
@@ -290,7 +289,7 @@ def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> tuple[
     return swarm, swarm.cores
 
 
-def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor: str, wall: float) -> int:
+def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor: str, wall: float, word: str) -> int:
     """Write summary and report, say where they are, return the exit code. Raises what stopped the run."""
     from p2pftl.observe import report as reporting
 
@@ -304,7 +303,7 @@ def _conclude(folder: Path, outcome: Outcome, control: Outcome | None, executor:
     except (OSError, P2pftlError) as error:
         raise outcome.error or error from None
     for line in _closing(document, page, outcome):
-        print(line)
+        print(f"{word}{line}")
     if outcome.error is not None:
         raise outcome.error
     return DEGRADED if outcome.status == "degraded" else DONE
@@ -330,6 +329,8 @@ def show_plan(scenario: Scenario) -> int:
     from p2pftl.observe.prospect import show
 
     plan = compile_plan(scenario)
+    if scenario.source is not None:
+        plan = replace(plan, source=Stage.of(plan).facts())
     show(_planned(plan), packing=plan.packing(os.cpu_count() or 1).why)
     return DONE
 

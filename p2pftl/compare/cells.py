@@ -1,19 +1,23 @@
-"""What a comparison runs: every variant with every seed, each a run of its own in DIR/VARIANT/seed-N."""
+"""What a comparison runs: every variant with every seed, each a run of its own in DIR/VARIANT/seed-N.
+
+A source task is run once per seed, in DIR/source/NAME-.../seed-N, whichever variants name it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from p2pftl.errors import ScenarioError, UsageError
-from p2pftl.folder import FILES, FOLDERS, SCENARIO
+from p2pftl.folder import FILES, FOLDERS, SCENARIO, SOURCE
 from p2pftl.observe import summary
-from p2pftl.scenario.load import document, load
+from p2pftl.scenario.load import document, load, source_of
 from p2pftl.scenario.overrides import overridden
 from p2pftl.scenario.resolved import resolved
 from p2pftl.scenario.schema import NAME, Scenario
@@ -28,7 +32,8 @@ Bound = Literal["", "lower", "upper"]
 class Variant:
     """One row of the table.
 
-    about: what it changes, in words; bound: it is the lower or the upper bound; matched: its steps depend on the seed's shards.
+    about: what it changes, in words; bound: it is the lower or the upper bound; matched: its steps depend on the seed's shards;
+    point: of a sweep, what each axis is called and its value there.
     """
 
     name: str
@@ -36,17 +41,19 @@ class Variant:
     about: str = ""
     bound: Bound = ""
     matched: bool = False
+    point: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. text: its scenario, resolved; folder: where it is."""
+    """One run. text: its scenario, resolved; folder: where it is; source: the run that must be done before, if there is one."""
 
     variant: str
     seed: int
     scenario: Scenario
     text: str
     folder: Path
+    source: Cell | None = None
 
     @property
     def file(self) -> Path:
@@ -93,14 +100,19 @@ def variants(file: Path, settings: Sequence[str]) -> list[Variant]:
 
 
 def grid(file: Path, settings: Sequence[str], axes: Sequence[str]) -> list[Variant]:
-    """One variant per point of the grid whose axes are "key=1,2,3". Raises UsageError E613, P2pftlError as load() does."""
-    parsed = [_axis(axis) for axis in axes]
+    """One variant per point of the grid whose axes are "key=1,2,3", or of keys that change together "key,other=[1,4],[2,2]".
+
+    Raises UsageError E613, P2pftlError as load() does.
+    """
+    parsed = [_together(axis) for axis in axes]
     found = []
-    for point in product(*([(key, value) for value in values] for key, values in parsed)):
+    for steps in product(*parsed):
+        point = [pair for step in steps for pair in step]
         changes = [f"{key}={value}" for key, value in point]
         name = "_".join(f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in point)[:LONGEST]
         scenario = load(file, ["variants={}", *settings, *changes])
-        found.append(Variant(_slug(name), _cell(scenario, file, settings), ", ".join(changes)))
+        place = tuple((" and ".join(key for key, _ in step), " and ".join(_said(value) for _, value in step)) for step in steps)
+        found.append(Variant(_slug(name), _cell(scenario, file, settings), ", ".join(changes), point=place))
     if len({variant.name for variant in found}) < len(found):
         raise UsageError("E613", "two points of the grid have the same name", where="--grid", fix="give every value once")
     return [replace(one, scenario=replace(one.scenario, name=f"{one.scenario.name}-{one.name}"[:LONGEST])) for one in found]
@@ -130,8 +142,27 @@ def cells(rows: Sequence[Variant], chosen: Sequence[int], out: Path, with_seed: 
     for seed in chosen:
         for row in rows:
             scenario = with_seed(row, seed)
-            found.append(Cell(row.name, seed, scenario, resolved(scenario), out / row.name / f"seed-{seed}"))
+            source = _source(scenario, out)
+            if source is not None and scenario.source is not None:
+                scenario = replace(scenario, source=replace(scenario.source, folder=str(source.folder.absolute())))
+            found.append(Cell(row.name, seed, scenario, resolved(scenario), out / row.name / f"seed-{seed}", source))
     return found
+
+
+def sources(cells: Iterable[Cell]) -> list[Cell]:
+    """The runs that `cells` need before, each once, in the order in which they are needed first."""
+    return list({cell.source.folder: cell.source for cell in cells if cell.source is not None}.values())
+
+
+def _source(scenario: Scenario, out: Path) -> Cell | None:
+    """The run of its source task, the same for all variants that have the same one; None without, or where it is done elsewhere."""
+    if scenario.source is None or scenario.source.folder is not None:
+        return None
+    first = source_of(scenario)
+    mark = hashlib.sha256(f"{scenario.source.overlap} {resolved(replace(first, seed=0))}".encode()).hexdigest()[:8]
+    name = f"{first.name}-{mark}"
+    folder = out / SOURCE / name / f"seed-{scenario.seed}"
+    return Cell(f"{SOURCE}/{name}", scenario.seed, first, resolved(first), folder)
 
 
 def _cell(scenario: Scenario, file: Path, settings: Sequence[str]) -> Scenario:
@@ -141,24 +172,51 @@ def _cell(scenario: Scenario, file: Path, settings: Sequence[str]) -> Scenario:
     return replace(scenario, control=False, variants={}, seeds=(), models=models, seed_chosen=False)
 
 
+def _together(text: str) -> list[list[tuple[str, str]]]:
+    """The steps of an axis: at each, which keys take which values. Raises UsageError E613."""
+    key, values = _axis(text)
+    keys = [part.strip() for part in key.split(",")]
+    if len(keys) == 1:
+        return [[(key, value)] for value in values]
+    steps = [_parts(value[1:-1]) if value[0] + value[-1] == "[]" else [] for value in values]
+    if not all(keys) or any(len(step) != len(keys) for step in steps):
+        raise UsageError(
+            "E613", f"--grid {text}: {len(keys)} keys change together, so every value is a list of {len(keys)}",
+            fix="for example --grid rounds,fit.epochs=[10,1],[5,2]",
+        )  # fmt: skip
+    return [list(zip(keys, step, strict=True)) for step in steps]
+
+
 def _axis(text: str) -> tuple[str, list[str]]:
     """ "key=1,{use: x, k: 2}" becomes the key and its values; commas within brackets belong to a value."""
     key, equals, rest = text.partition("=")
-    values, depth = [""], 0
-    for letter in rest:
-        depth += (letter in "[{") - (letter in "]}")
-        if letter == "," and depth == 0:
-            values.append("")
-        else:
-            values[-1] += letter
-    values = [value.strip() for value in values]
+    values = _parts(rest)
     if not equals or not key.strip() or not all(values):
         raise UsageError("E613", f"--grid {text} is not KEY=VALUE,VALUE", fix="for example --grid data.split.alpha=0.1,0.3,1")
     return key.strip(), values
 
 
+def _parts(text: str) -> list[str]:
+    """Split at commas outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def _said(text: str) -> str:
+    """A value in a few words: "{use: dirichlet, alpha: 0.5}" is "dirichlet, alpha 0.5"."""
+    inner = text.strip("{}").replace(":", "") if text.startswith("{") else text
+    return inner.removeprefix("use ").strip()
+
+
 def _plain(text: str) -> str:
     """A value as part of a folder's name."""
+    text = _said(text)
     return "-".join("".join(letter if letter.isalnum() or letter in "._" else " " for letter in text).split()) or "x"
 
 

@@ -77,7 +77,7 @@ def curves(name: str, across: str, bundles: Sequence[tuple[int, Bundle]], width:
 def means(name: str, rows: Sequence[tuple[int, Row]], width: float = 520) -> str:
     """One line per variant: every seed a ring, the mean a dot, its interval a bar."""
     longest = max((len(row.variant) for _, row in rows), default=0)
-    left, right, top, pitch = min(190.0, 16 + 6.7 * longest), 54.0, 26.0, 26.0
+    left, right, top, pitch = min(300.0, 16 + 6.7 * longest), 54.0, 26.0, 26.0
     known = [(index, row) for index, row in rows if row.values]
     height = top + pitch * len(known) + 32
     ends = [value for _, row in known for value in (*row.values, *(row.interval or ()))]
@@ -137,4 +137,4 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 def _fit(word: str, room: float) -> str:
     most = max(3, int(room / 6.5))
-    return word if len(word) <= most else word[: most - 1] + "…"
+    return word if len(word) <= most else f"{word[: most - most // 2 - 1]}…{word[-(most // 2) :]}"  # both ends of a point's name tell

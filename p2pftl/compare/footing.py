@@ -10,7 +10,12 @@ from pathlib import Path
 from p2pftl.compare.cells import Cell
 from p2pftl.errors import UsageError
 from p2pftl.imaging.cohort import Sample
+from p2pftl.learning.detection.spec import DetectorSpec, said
+from p2pftl.scenario.load import source_of
 from p2pftl.scenario.plan import Plan, compile_plan
+from p2pftl.scenario.resolved import resolved
+from p2pftl.scenario.schema import Scenario
+from p2pftl.source import Stage
 
 MUST = ("start", "test", "studies", "rounds")
 """What the bounds must share with the method they bound."""
@@ -20,8 +25,9 @@ MUST = ("start", "test", "studies", "rounds")
 class Footing:
     """Where a run starts, as digests and numbers.
 
-    start: what the first parameters come from; test: test images, in order; studies: images that are trained and validated on, with
-    the scanner that acquired each where it is known; split: who holds which; rounds; budget: epochs or steps, and batch, of a round.
+    start: what the first parameters come from (equal names have equal values, whatever the stages of a detector); test: test images, in
+    order; studies: images that are trained and validated on, with the scanner that acquired each where it is known; split: who holds
+    which; rounds; budget: epochs or steps, and batch, of a round; detector: its stages, and what else does not change its first values.
     """
 
     start: str
@@ -30,6 +36,7 @@ class Footing:
     split: str
     rounds: int
     budget: str
+    detector: str = ""
 
 
 def footing(plan: Plan) -> Footing:
@@ -45,15 +52,20 @@ def footing(plan: Plan) -> Footing:
         for sample in samples
     ]
     test = next(iter(shards.values())).test
-    model, fit = scenario.model, scenario.fit
+    if plan.catalogue.own:
+        test = tuple(sample for shard in shards.values() for sample in shard.test)
+    model, fit, detector = scenario.model, scenario.fit, scenario.detector
     per_round = f"fit.steps {fit.steps}" if fit.steps is not None else f"fit.epochs {fit.epochs}"
     return Footing(
-        start=_digest([*astuple(replace(model, weights=None)), _content(model.weights), *plan.catalogue.classes, scenario.seed]),
+        start=_digest(
+            [*astuple(replace(model, weights=None)), _begun(scenario), *_trunk(detector), *plan.catalogue.classes, scenario.seed]
+        ),
         test=_digest([*map(_key, test), *(scanners.values() if plan.catalogue.synthetic else ())]),
         studies=_digest(sorted(f"{scanner} {part} {_key(sample)}" for _, scanner, part, sample in held)),
         split=_digest(sorted(f"{'' if plan.apart else name} {part} {_key(sample)}" for name, _, part, sample in held)),
         rounds=scenario.rounds,
         budget=f"{per_round}, fit.batch {fit.batch}",
+        detector=f"{said(detector)}, {detector.proposals} proposals, {detector.sampled} sampled" if detector else "",
     )
 
 
@@ -72,6 +84,8 @@ def differences(mine: Footing, other: Footing) -> list[str]:
         found.append(f"does {mine.rounds} rounds instead of {other.rounds}")
     if mine.budget != other.budget:
         found.append(f"has {mine.budget} instead of {other.budget}")
+    if mine.detector != other.detector:
+        found.append(f"its detector: {mine.detector}; not {other.detector}")
     return found
 
 
@@ -83,7 +97,10 @@ def uneven(cells: Iterable[Cell], baseline: str, bounds: Mapping[str, str]) -> d
     """
     found: dict[tuple[str, int], Footing] = {}
     for cell in cells:
-        found[cell.variant, cell.seed] = footing(compile_plan(cell.scenario))
+        plan = compile_plan(cell.scenario)
+        if cell.scenario.source is not None:
+            Stage.of(plan)  # refused here, and not after its run
+        found[cell.variant, cell.seed] = footing(plan)
     told: dict[str, list[str]] = {}
     for (name, seed), mine in found.items():
         told.setdefault(name, [])
@@ -107,6 +124,20 @@ def _scanner(plan: Plan, name: str) -> str:
 
 def _key(sample: Sample) -> str:
     return f"{sample.file} {sample.index} {sample.label} {sample.patient}"
+
+
+def _trunk(detector: DetectorSpec | None) -> tuple[object, ...]:
+    """What the first values of a detector come from, beside its classes and the seed."""
+    if detector is None:
+        return ()
+    return detector.backbone, _content(detector.weights), detector.channels, detector.hidden
+
+
+def _begun(scenario: Scenario) -> str:
+    """What the first parameters are made of: the source task, its seed and what is taken of it, or the content of the weights."""
+    if scenario.source is None:
+        return _content(scenario.network.weights)
+    return f"{_digest([resolved(source_of(scenario))])} {scenario.source.model} {scenario.source.head}"
 
 
 def _content(weights: str | None) -> str:

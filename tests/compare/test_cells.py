@@ -83,7 +83,7 @@ def test_seeds_that_are_none_are_refused(tiny: Path, wanted: str) -> None:
 def test_a_grid_has_a_variant_per_point(tiny: Path) -> None:
     found = grid(tiny, (), ["rounds=2,3", "data.split={use: dirichlet, alpha: 0.3},iid"])
     assert [one.name for one in found] == [
-        "rounds-2_split-use-dirichlet-alpha-0.3", "rounds-2_split-iid", "rounds-3_split-use-dirichlet-alpha-0.3", "rounds-3_split-iid",
+        "rounds-2_split-dirichlet-alpha-0.3", "rounds-2_split-iid", "rounds-3_split-dirichlet-alpha-0.3", "rounds-3_split-iid",
     ]  # fmt: skip
     assert [one.scenario.rounds for one in found] == [2, 2, 3, 3]
     assert found[2].scenario == replace(
