@@ -16,14 +16,17 @@ from p2pftl.exchange import dispatch, order, receive
 from p2pftl.gossip.frames import Header, digest
 from p2pftl.gossip.mailbox import Mailbox, Update
 from p2pftl.gossip.seams import Signs
-from p2pftl.params import Layout
+from p2pftl.params import Layout, Ranges
 from p2pftl.terms import Terms
 from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
 
 
 class Cloud:
-    """Collects uploads and answers whom it heard: when all twins came, at the latest `deadline` after the first upload."""
+    """Collects uploads and answers whom it heard: when all twins came, at the latest `deadline` after the first upload.
+
+    Who uploads nothing and asks for the answer alone gets what the first of the others gets.
+    """
 
     def __init__(self, coordinator: Coordinator, terms: Terms, world: World, layout: Layout) -> None:
         assert terms.cloud is not None
@@ -89,7 +92,11 @@ class Cloud:
     def _answer(self, t: float, round: int) -> None:
         if round != self.completed or not self.uploads:
             return
-        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples, u.header.model) for name, u in self.uploads.items()}
+        told = {name: update for name, update in self.uploads.items() if not update.header.withheld}
+        if not told:
+            self.uploads = {}
+            return
+        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples, u.header.model) for name, u in told.items()}
         reply = self.coordinator.answer(uploads, self.layout, self.memory)
         if reply.offers:
             merged = facts.CloudMerged(
@@ -97,20 +104,23 @@ class Cloud:
                 groups=reply.groups, figures=reply.figures or {},
             )  # fmt: skip
             self._events.append(merged)
-        for name in sorted(reply.offers):
-            offers = reply.offers[name]
-            for number, offer in enumerate(offers):
-                self._send(t, name, self.uploads[name], self.terms.codecs["answer"].encode(offer), number, len(offers))
+        first = min(reply.offers, default="")
+        for name in sorted(reply.offers.keys() | (self.uploads.keys() - told.keys()) if first else ()):
+            source = name if name in told else first
+            for number, offer in enumerate(reply.offers[source]):
+                payload = self.terms.codecs["answer"].encode(offer)
+                self._send(t, name, told[source].header.ranges, payload, number, len(reply.offers[source]))
         self.memory = reply.memory
         self.uploads = {}
         self.completed += 1
 
-    def _send(self, t: float, receiver: str, upload: Update, payload: npt.NDArray[np.uint8], model: int, models: int) -> None:
+    def _send(self, t: float, receiver: str, ranges: Ranges, payload: npt.NDArray[np.uint8], model: int, models: int) -> None:
         self.seq += 1
+        upload = self.uploads[receiver]
         header = Header(
             run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
             round=upload.header.round, seq=self.seq, codec=type(self.terms.codecs["answer"]).__name__, layout=self.layout.digest,
-            ranges=upload.header.ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
+            ranges=ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
             sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), signs=Signs(), sha256=digest(payload),
             model=model, models=models,
         )  # fmt: skip

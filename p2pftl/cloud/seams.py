@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from p2pftl.params import Layout, Ranges, Vector
 
@@ -38,6 +38,18 @@ class Reply:
     memory: Memory
     groups: tuple[tuple[str, ...], ...] = ()
     figures: Mapping[str, float] | None = None
+
+
+@runtime_checkable
+class Equipped(Protocol):
+    """A coordinator that needs something of its own before a run, images without labels for instance."""
+
+    def equipped(
+        self, seed: int, size: int, weights: str | None, own: Collection[tuple[str, int]], progress: Callable[[int, int], None]
+    ) -> Coordinator:
+        """Return it ready for one run. size: of the twins' images; weights: file of the first model, None if it is drawn; own: file
+        and place of every image that a twin has, none of which it may have. Raises DataError."""
+        ...
 
 
 class Coordinator(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -35,7 +35,8 @@ class Sample:
 class Catalogue:
     """Every sample of a data source, before it is dealt to twins. No pixels.
 
-    notes: what a person should know of the data ("E327 ..."), naming no patient and no file.
+    notes: what a person should know of the data ("E327 ..."), naming no patient and no file; own: twin -> the names of its classes
+    where twins have label sets of their own.
     """
 
     samples: tuple[Sample, ...]
@@ -43,11 +44,12 @@ class Catalogue:
     synthetic: bool
     unit: Literal["HU", "grey"]
     notes: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One twin's samples; no patient stands in two of them, nor in another twin's. `test` is common to all twins."""
+    """One twin's samples; no patient stands in two of them, nor in another twin's. `test` is common to all twins but those of domains."""
 
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]

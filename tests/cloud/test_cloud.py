@@ -43,7 +43,9 @@ OURS: tuple[Coordinator, ...] = (
     FedAvg(), Clustered(after=0), Clustered(after=0, linkage="single", gamma=0.0), IFCA(), IFCA(k=3),
     SwarmLeader(1), SwarmLeader(1, "median"), SwarmLeader(1, "geometric_median"),
 )  # fmt: skip
-THEIRS = [kind() for kind in (find("cloud", name) for name in sorted(registered("cloud"))) if kind not in map(type, OURS)]
+ENCODERS = "universal"  # fuses universal encoders and takes no other layout: tests/test_universal_run.py
+OTHERS = sorted(registered("cloud").keys() - {ENCODERS})
+THEIRS = [kind() for kind in (find("cloud", name) for name in OTHERS) if kind not in map(type, OURS)]
 every = pytest.mark.parametrize("policy", [*OURS, *THEIRS], ids=repr)
 calm = settings(deadline=None, max_examples=60)
 RANGES = (((0, 6),), ((0, 2), (4, 6)), ((3, 5),))

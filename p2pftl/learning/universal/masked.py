@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from torch import Tensor
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
-from p2pftl.learning.fit import _batches, _descents, _remember, _slices, augmented, samples_seen
+from p2pftl.learning.fit import augmented, batches, descents_of, remembered, samples_seen, slices_of
 from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
 from p2pftl.learning.transfer import Lesson, Phase, Transfer, adaptation
 from p2pftl.learning.universal.model import Universal
+from p2pftl.learning.universal.probe import Judge
 from p2pftl.learning.universal.spec import STRIDE, Masking
 from p2pftl.params import Layout, Vector, length
 
@@ -30,9 +32,10 @@ Images = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MaskedImages:
-    """A task over a twin's own images and the common test images; their labels are not used.
+    """A task over a twin's own images and test images; their labels are not learnt from.
 
-    model: scratch space with a decoder, shared by the twins of a process; start: parameters everyone starts from.
+    model: scratch space with a decoder, shared by the twins of a process; start: parameters everyone starts from; listens: this
+    twin's images are not learnt from; classes: of its own label set, which its test images are judged by, 0 for not at all.
     """
 
     name: str
@@ -43,6 +46,8 @@ class MaskedImages:
     transfer: Transfer
     seed: int
     masking: Masking = field(default_factory=Masking)
+    listens: bool = False
+    classes: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -57,7 +62,7 @@ class MaskedImages:
 
     def work(self, round: int, scene: Scene) -> Work:
         lesson, held = self._lesson(round, scene), len(self._cohort("train", scene))
-        return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
+        return Work(lesson.shared, samples_seen(self.recipe, lesson, held), 0 if self.listens else held, self.listens)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
         """Train from `vector`, without tutors. The same arguments give the same bytes. Raises FitDiverged E340, DataError E304, E315."""
@@ -80,7 +85,8 @@ class MaskedImages:
     def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
         """How well `vector` restores masked pixels, under the same masks in every round; empty if the split has no images.
 
-        loss: mean absolute error over masked pixels, grey levels in [0, 1]; gain: 1 - loss / that of the image's visible mean.
+        loss: mean absolute error over masked pixels, grey levels in [0, 1]; gain: 1 - loss / that of the image's visible mean; on
+        "test" also what `Judge` finds, which is where labels are looked at.
         """
         cohort = self._cohort(split, scene)
         if not len(cohort):
@@ -94,7 +100,12 @@ class MaskedImages:
                 images, mask = torch.from_numpy(cohort.images(slice(at, at + AT_ONCE))), torch.from_numpy(masks[at : at + AT_ONCE])
                 lost += float(restoration(self.model, images, mask)) * len(images)
                 plain += float(_error(_visible_mean(images, mask), images, mask)) * len(images)
-        return {"loss": _value(lost / len(cohort)), "gain": _value(1 - lost / plain) if plain else None}
+        judged = self._judge(vector, split) if split == "test" and self.classes else {}
+        return {"loss": _value(lost / len(cohort)), "gain": _value(1 - lost / plain) if plain else None, **judged}
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self.model, self.start, self.cohorts, self.classes)
 
     def _cohort(self, split: str, scene: Scene) -> Cohort:
         return scene.cohorts.get(split, self.cohorts[split])  # type: ignore[no-any-return]
@@ -149,14 +160,14 @@ class _Study:
 
     def phase(self, phase: Phase, memory: Mapping[str, Vector]) -> dict[str, Vector]:
         """Run one phase and return what the optimiser remembers."""
-        model, recipe, transfer = self.task.model, self.task.recipe, self.task.transfer
+        model, recipe, transfer = self.task.model, self.task.recipe.at(self.round), self.task.transfer
         parameters = {name: model.parameters[name] for name in phase.trained}
         start = {name: self.begun[name] for name in parameters}
-        slices = _slices(model.layout, phase, memory)
-        descents = _descents(model, slices, recipe, memory)
+        slices = slices_of(model.layout, phase, memory)
+        descents = descents_of(model, slices, recipe, memory)
         model.focus(phase.trained)
         epoch = -1
-        for now, rows in _batches(len(self.cohort), recipe, phase):
+        for now, rows in batches(len(self.cohort), recipe, phase):
             if now != epoch:
                 order, epoch = draw(self.task.seed, "order", self.task.name, self.round, self.epochs).permutation(len(self.cohort)), now
                 self.epochs += 1
@@ -169,12 +180,12 @@ class _Study:
                 descent.step()
             many = len(order[rows])
             self.loss, self.samples, self.steps = self.loss + value * many, self.samples + many, self.steps + 1
-        return {} if recipe.reset_optimizer else _remember(model.layout, descents, slices, memory)
+        return {} if recipe.reset_optimizer else remembered(model.layout, descents, slices, memory)
 
     def check(self, finite: bool) -> None:
         """Raise FitDiverged unless `finite`."""
         if not finite:
-            task, rate = self.task, self.task.recipe.lr
+            task, rate = self.task, self.task.recipe.at(self.round).lr
             problem = f"{task.name}, round {self.round}: the fit diverged (loss or weights are not finite) at learning rate {rate:g}"
             raise FitDiverged("E340", problem, fix=f"lower it, to {rate / 10:g} for instance")
 

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from p2pftl.draw import draw
+from p2pftl.errors import ScenarioError
 from p2pftl.learning.arithmetic import resolved
 from p2pftl.learning.backbones import Anatomy
-from p2pftl.learning.models import PLAIN, Model, _leaves
+from p2pftl.learning.models import PLAIN, Model, leaves
 from p2pftl.learning.specs import Compute
 from p2pftl.learning.universal.network import MEAN, STD, Decoder, with_decoder, with_head
-from p2pftl.learning.universal.spec import EncoderSpec
+from p2pftl.learning.universal.spec import EncoderSpec, UniversalSpec
+from p2pftl.learning.weights import pretrained
 from p2pftl.params import Kind, Layout, Vector
 
+HEAD = ("head.weight", "head.bias")
+DECODER = ("decoder.token", "decoder.cells.weight", "decoder.cells.bias")
 _FINE = 0.01  # spread of a new head's first values
 
 
@@ -29,8 +33,9 @@ class Universal(Model):
     encoder: number of elements of a vector that are the encoder's, which come first and lie alike whatever the end is.
     """
 
-    def __init__(self, spec: EncoderSpec, classes: int, seed: int, compute: Compute = PLAIN) -> None:
-        """Build and fill with the first values, drawn from `seed` by name. Raises ScenarioError E138 without a GPU."""
+    def __init__(self, spec: EncoderSpec, classes: int, seed: int, compute: Compute = PLAIN, weights: str | None = None) -> None:
+        """Build and fill with the first values, drawn from `seed` by name; the encoder's from the file `weights`, if one is given, and
+        the decoder's if that file has one. Raises ScenarioError E127 for unusable weights, E138 without a GPU."""
         # Model's own constructor knows torchvision's networks only; the rest of it is taken as it is.
         self.compute = resolved(compute, "compact")
         self.device = torch.device(self.compute.device)
@@ -48,8 +53,9 @@ class Universal(Model):
         self._mean = torch.tensor(built.mean, device=self.device)
         self._std = torch.tensor(built.std, device=self.device)
         self.parameters = self._bind()
-        self._leaves = tuple(_leaves(built, self.layout))
-        self.load(self.layout.vector({name: _first(name, shape, seed) for name, shape in _shapes(self.layout)}))
+        self._leaves = tuple(leaves(built, self.layout))
+        first = {name: _first(name, shape, seed) for name, shape in _shapes(self.layout)}
+        self.load(self.layout.vector(first | (read(weights, self.layout) if weights else {})))
         self.rest()
 
     def upper(self, features: Tensor, depth: int) -> Tensor:
@@ -76,6 +82,21 @@ class Universal(Model):
         assert isinstance(decoder, Decoder)
         shown = images.to(self.device) * (1 - mask) + (decoder.token * STD + MEAN) * mask  # the token is in the encoder's own units
         return super().upper(self.features(shown), self.layout.depth - 1)
+
+
+def read(weights: str, layout: Layout) -> dict[str, Vector]:
+    """Tensors of the encoder, and of the decoder if both have one, by name. Raises ScenarioError E127 for what is no encoder like it."""
+    shapes = dict(_shapes(layout))
+    end = frozenset(name for name in (*HEAD, *DECODER) if name not in shapes)
+    spec = UniversalSpec(weights=weights)
+    try:
+        whole = pretrained(spec, {name: shape for name, shape in shapes.items() if name not in HEAD}, frozenset((*end, *HEAD)))
+    except ScenarioError:
+        if not shapes.keys() & set(DECODER):
+            raise
+        fresh = frozenset((*HEAD, *DECODER))
+        whole = pretrained(spec, {name: shape for name, shape in shapes.items() if name not in fresh}, fresh)
+    return {name: tensor.numpy() for name, tensor in whole.items()}
 
 
 def layout_of(spec: EncoderSpec, classes: int) -> Layout:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +13,10 @@ import torch
 from p2pftl.imaging.cohort import Cohort
 from p2pftl.learning.universal.model import Universal, with_encoder
 from p2pftl.learning.universal.network import MeanAndPeak
+from p2pftl.learning.universal.ranks import Compared, compared, signed_ranks
 from p2pftl.params import Vector
+
+__all__ = ["Compared", "Domain", "Judge", "compared", "leave_one_out", "pooled", "probe", "ridge_scores", "signed_ranks"]
 
 Floats = npt.NDArray[np.float64]
 Content = TypeVar("Content")
@@ -32,12 +34,26 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two encoders over domains. difference: mean of mine - theirs; p: two-sided, Wilcoxon's signed ranks, exact; n: domains."""
+class Judge:
+    """What an encoder knows of one twin's images, against the encoder that everybody began with. Only a judge sees labels.
 
-    difference: float
-    p: float
-    n: int
+    model: scratch space with either end; start: the vector all began with; classes: of the twin's own label set.
+    """
+
+    model: Universal
+    start: Vector = field(repr=False)
+    cohorts: Mapping[str, Cohort] = field(repr=False)
+    classes: int
+    _kept: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, vector: Vector, split: str) -> dict[str, float]:
+        """probe: balanced accuracy on `split` of a linear probe fitted to the training images; probe_start: of the start's encoder."""
+        domain = Domain(self.cohorts["train"], self.cohorts[split], self.classes)
+        if not len(domain.train) or not len(domain.test):
+            return {}
+        if split not in self._kept:  # the start does not change
+            self._kept[split] = round(probe(self.model, self.start[: self.model.encoder], domain), 7)
+        return {"probe": round(probe(self.model, vector[: self.model.encoder], domain), 7), "probe_start": self._kept[split]}
 
 
 def pooled(model: Universal, encoder: Vector, cohort: Cohort) -> Floats:
@@ -80,32 +96,3 @@ def ridge_scores(train: Floats, labels: npt.NDArray[np.int64], test: Floats, cla
 def leave_one_out(domains: Mapping[str, Content], learn: Callable[[Mapping[str, Content]], Vector]) -> dict[str, Vector]:
     """Domain -> the encoder that was learnt without it, by `learn`, which gets the others in their order."""
     return {left: learn({name: one for name, one in domains.items() if name != left}) for left in domains}
-
-
-def compared(mine: Mapping[str, float], theirs: Mapping[str, float]) -> Compared:
-    """Compare two encoders over the same domains. Raises ValueError if the domains differ or are none.
-
-    The smallest p that n domains can give is 2^(1-n): 0.0078 for 8, and never below 0.05 for fewer than 6.
-    """
-    if mine.keys() != theirs.keys() or not mine:
-        raise ValueError("two encoders are compared over the same domains")
-    differences = np.array([mine[name] - theirs[name] for name in mine])
-    return Compared(float(differences.mean()), signed_ranks(differences), len(differences))
-
-
-def signed_ranks(differences: Floats) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test. Zeros are left out, ties share ranks, and all signs are tried up to 16 differences."""
-    from scipy import stats  # here: it takes longer to import than most probes take
-
-    rounded = np.round(differences, 12)  # accuracies that differ in the last bit are equal
-    kept = rounded[rounded != 0]
-    if not len(kept):
-        return 1.0
-    if len(kept) > ALL_SIGNS:
-        return float(stats.wilcoxon(kept, method="asymptotic").pvalue)
-    ranks = stats.rankdata(np.abs(kept))
-    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(kept))))
-    return float(np.mean(np.abs(signs @ ranks) >= abs(np.sign(kept) @ ranks) - 1e-9))
-
-
-ALL_SIGNS = 16
