@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from p2pftl.device.coupling import Coupling
+from p2pftl.device.flag import Flag, raised
 from p2pftl.device.health import shared
 from p2pftl.device.lifecycle import quarantined
 from p2pftl.device.state import State
@@ -94,6 +95,7 @@ class Mirror:
         self.adapting, self.returning = False, False
         self.left = 0  # rounds of adaptation after this one, or STOPPED
         self.accuracy: float | None = None  # on the validation studies, while nothing was changing
+        self.flag = Flag(self.coupling.drop if device else 0.0)
         self._scene = Scene()
 
     # ------------------------------------------------------------------ what the twin asks
@@ -134,8 +136,13 @@ class Mirror:
             self._scene = Scene(version, stock.cohorts if stock else {}, self.adapting)
         return self._scene
 
-    def scored(self, accuracy: float) -> None:
-        """Take notice of an accuracy on the validation studies."""
+    def scored(self, metrics: Mapping[str, Any], t: float) -> None:
+        """Take notice of what the model is worth on the validation studies at virtual time `t`."""
+        accuracy = metrics.get("accuracy")
+        if not (self.adapting or self.returning or self.change):  # else it is known why the model is not what it was
+            self.flag.scored(metrics, t)
+        if accuracy is None:
+            return
         if self.returning and (self.accuracy is None or accuracy >= self.accuracy - self.coupling.regain):
             self.returning = False
         if not (self.adapting or self.returning or self.change or self.watch.doubt):
@@ -145,12 +152,13 @@ class Mirror:
         """What a later incarnation needs to go on from here: plain values."""
         return {
             "t": self.t, "round": self.round, "told": self.told, "change": self.change, "adapting": self.adapting, "left": self.left,
-            "returning": self.returning, "accuracy": self.accuracy, "head": self.device.log.head if self.device else "",
-            "arrived": self.archive.count if self.archive else 0,
+            "returning": self.returning, "accuracy": self.accuracy, "flag": self.flag.memory(),
+            "head": self.device.log.head if self.device else "", "arrived": self.archive.count if self.archive else 0,
         }  # fmt: skip
 
     def resume(self, memory: Mapping[str, Any]) -> None:
         """Live again to where `memory` was taken. Raises CheckpointError E502 when that is not the same life."""
+        self.flag.foretold(memory["flag"])
         self._live(memory["t"])
         head, arrived = self.device.log.head if self.device else "", self.archive.count if self.archive else 0
         if (head, arrived) != (memory["head"], memory["arrived"]) and memory["t"] > -math.inf:
@@ -158,6 +166,7 @@ class Mirror:
         self.logged = len(self.device.log) if self.device and memory["t"] > -math.inf else 0
         for name in ("round", "change", "adapting", "left", "returning", "accuracy"):
             setattr(self, name, memory[name])
+        self.flag.resume(memory["flag"])
         self.told = tuple(memory["told"])
 
     # ------------------------------------------------------------------ days and arrivals
@@ -171,9 +180,13 @@ class Mirror:
         self.t = max(self.t, t)
         found: list[Event] = []
         images, coming = 0, self.archive.next if self.archive else math.inf
-        while min(self._dawn, coming) <= t:
-            if self._dawn <= coming:
+        while min(self._dawn, coming, self.flag.due) <= t:
+            if self._dawn <= min(coming, self.flag.due):
                 found += self._day(t)
+                continue
+            if self.device and self.flag.due < coming:
+                self.flag.act(self.device)
+                found += [*self._withdrawn(t), *self._changed(t)]
                 continue
             images += self._arrival(coming)
             coming = self.archive.next if self.archive else math.inf
@@ -191,6 +204,7 @@ class Mirror:
         state = self.device.log.state
         if state.get("qa.last.t") != last:
             status = state.get("qa.status")
+            self.flag.passed(self.device, begun)
             changed = self.watch.seen(tuple(shared(state)["fingerprint"] or ()), status == "pass")
             if changed and begun >= 0 and self.coupling.adapt:
                 self.change = ", ".join(changed) + " changed"
@@ -230,7 +244,8 @@ class Mirror:
         if self.device is None:
             return
         state = self.device.log.state
-        now = (state.lifecycle, self._quality(), state.get("qa.status", "stale"))
+        now: tuple[Any, ...] = (state.lifecycle, self._quality(), state.get("qa.status", "stale"))
+        now += (flag,) if (flag := raised(self.device)) else ()
         if now != self.told:
             self.told = now
             health = {name: state.get(f"health.{name}") for name in HEALTH}
@@ -242,9 +257,11 @@ class Mirror:
         assert self.device is not None
         if self.adapting or self.returning:
             return self.change or "until the model is as good as before"
-        state = self.device.log.state
+        state, flag = self.device.log.state, raised(self.device)
         why = str(state.get("lifecycle.reason", "installed"))
-        return why if self._device_quality() == 0 else str(state.get("qa.reason", "")) or why
+        if self._device_quality() > 0:
+            why = str(state.get("qa.reason", "")) or flag or why
+        return why if not flag or flag in why else f"{why}; {flag}"
 
     # ------------------------------------------------------------------ adapting to a change
 

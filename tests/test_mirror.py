@@ -306,7 +306,7 @@ def test_a_fault_during_adaptation_breaks_it_off_and_it_begins_anew_when_the_dev
     begun = 0
     for half in range(24):
         begun += [type(event) for event in mirror.advance(half / 2, half)].count(facts.Adapting)
-        mirror.scored(0.8)
+        mirror.scored({"accuracy": 0.8}, half / 2)
         state = mirror.device.log.state
         if mirror.device.log.state.lifecycle in ("quarantined", "maintenance", "verifying"):
             assert mirror.withheld
@@ -324,13 +324,13 @@ def test_the_careful_return_lasts_until_the_model_is_as_good_as_before() -> None
     scores = {"before": 0.9, "after": 0.8, "nearly": 0.885}
     for round in range(4):
         mirror.advance(float(round), round)
-        mirror.scored(scores["before" if not mirror.adapting else "after"])
+        mirror.scored({"accuracy": scores["before" if not mirror.adapting else "after"]}, float(round))
     assert mirror.adapting
     mirror.advance(4.0, 4)
     assert mirror.signs.quality == 0.5
-    mirror.scored(scores["after"])
+    mirror.scored({"accuracy": scores["after"]}, 4.0)
     assert mirror.signs.quality == 0.5
-    mirror.scored(scores["nearly"])
+    mirror.scored({"accuracy": scores["nearly"]}, 4.0)
     assert mirror.signs.quality == 1.0
 
 
@@ -385,7 +385,7 @@ def test_a_mirror_resumed_from_its_memory_goes_on_with_the_same_events(at: float
     whole, times = made("ct-02"), [0.4 * k for k in range(40)]
     for round, t in enumerate(t for t in times if t <= at):
         whole.advance(t, round)
-        whole.scored(0.7)
+        whole.scored({"accuracy": 0.7}, t)
     saved = msgpack.unpackb(msgpack.packb(whole.memory()))
     revived = made("ct-02")
     revived.resume(saved)
@@ -395,7 +395,7 @@ def test_a_mirror_resumed_from_its_memory_goes_on_with_the_same_events(at: float
             assert (whole.signs, whole.withheld) == (revived.signs, revived.withheld)
             assert whole.scene() == revived.scene()
             for one in (whole, revived):
-                one.scored(0.7)
+                one.scored({"accuracy": 0.7}, t)
     assert whole.memory() == revived.memory()
 
 

@@ -12,11 +12,20 @@ from typing import Any
 from p2pftl.compare.answers import MEASURES, Answers, answers
 from p2pftl.events import Event, Fitted, Scored, Tested
 from p2pftl.observe.history import Curves, History, Point
+from p2pftl.observe.lead import ACCURACY, Lead, told_by
+from p2pftl.observe.summary import FOUND as PRECISIONS
 from p2pftl.observe.summary import METRICS, mean
+from p2pftl.observe.summary import PROBED as PROBES
 from p2pftl.scenario.plan import POOL
 
 RESULTS = (*METRICS, "worst_accuracy")
 """What is tabled and tested: means over the twins on the common test images, and the weakest twin's accuracy."""
+SOUGHT = ("map_50", "map_70", "map_75", "map_strict", "map", "recall", "accuracy", "worst_map_50")
+"""The same of detectors."""
+FAMILIES = {"map_50": SOUGHT, "probe": (*PROBES, *METRICS, "worst_probe"), "gain": ("gain", "worst_gain")}
+"""What is tabled of what is no plain classifier, by what the run is told by."""
+SCORED = tuple(dict.fromkeys((*METRICS, *PRECISIONS, *PROBES, "gain")))
+"""Whatever has a curve."""
 PATIENTS = tuple(f"patient_{metric}" for metric in MEASURES)
 """The same by patient, where patients have several images."""
 COSTS = ("bytes_sent", "virtual_seconds", "visits")
@@ -53,8 +62,9 @@ EVERYBODY = Chosen()
 
 @dataclass(frozen=True)
 class Course:
-    """One cell, as the chosen twins had it. values: RESULTS, PATIENTS and COSTS, None where undefined; evaluations: metric -> over the
-    rounds; confusion: summed over the twins, rows true; twins: so many count; answers: single predictions, if the run has them."""
+    """One cell, as the chosen twins had it. values: what is `tabled`, PATIENTS and COSTS, None where undefined; evaluations: metric ->
+    over the rounds; confusion: summed over the twins, rows true; twins: so many count; answers: single predictions, if the run has them;
+    lead: what the run is told by; each: what was scored last of each twin's test images."""
 
     variant: str
     seed: int
@@ -67,6 +77,8 @@ class Course:
     twins: int
     test: int
     answers: Answers | None = None
+    lead: Lead = ACCURACY
+    each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def reached(self, metric: str, target: float) -> Evaluation | None:
         """The first of STAY evaluations in a row at `target` or above, None if there is none."""
@@ -84,7 +96,7 @@ class _Fold:
     """Scores of all metrics, and images seen."""
 
     history: History = field(default_factory=History)
-    curves: dict[str, Curves] = field(default_factory=lambda: {metric: defaultdict(list) for metric in METRICS})
+    curves: dict[str, Curves] = field(default_factory=lambda: {metric: defaultdict(list) for metric in SCORED})
     visits: int = 0
     tested: dict[str, Tested] = field(default_factory=dict)
 
@@ -96,7 +108,7 @@ class _Fold:
             self.tested[event.twin] = event
         elif isinstance(event, Scored) and event.split == "test":
             number = self.history.board.nth(event.round)
-            for metric in METRICS:
+            for metric in SCORED:
                 if (value := event.metrics.get(metric)) is not None:
                     self.curves[metric][event.twin].append(Point(event.t, number, float(value)))
 
@@ -111,15 +123,21 @@ def course(variant: str, seed: int, document: Mapping[str, Any], events: Iterabl
     data = plan.facts.get("data", {}) if plan else {}
     confusions = {name: test["confusion"] for name, test in tests.items() if test.get("confusion")}
     single = answers(data, len(plan.classes), fold.tested, confusions) if plan else None
-    worst = [value for test in tests.values() if (value := test.get("accuracy")) is not None]
-    values: dict[str, float | None] = {**mean(tests.values()), "worst_accuracy": min(worst, default=None), **_by_patient(single)}
+    lead, own = told_by(document), any("classes" in twin for twin in plan.facts.get("twins", {}).values()) if plan else False
+    worst = [value for test in tests.values() if (value := test.get(lead.key)) is not None]
+    values: dict[str, float | None] = {**mean(tests.values()), f"worst_{lead.key}": min(worst, default=None), **_by_patient(single)}
     values |= {"bytes_sent": document["bytes_sent"], "virtual_seconds": document["virtual_seconds"], "visits": fold.visits}
     curves = {metric: {twin: line for twin, line in curves.items() if twin in chosen} for metric, curves in fold.curves.items()}
     return Course(
         variant, seed, values, {metric: _evaluations(lines, fold.history) for metric, lines in curves.items()},
-        plan.classes if plan else (), _summed(list(confusions.values())), bool(document["synthetic"]),
-        str(document["status"]), len(tests), int(data.get("test", 0)), single,
+        plan.classes if plan else (), _summed(list(confusions.values())) if not own else [], bool(document["synthetic"]),
+        str(document["status"]), len(tests), int(data.get("test", 0)), single, lead, tests,
     )  # fmt: skip
+
+
+def tabled(lead: Lead) -> tuple[str, ...]:
+    """What is tabled of runs that are told by `lead`."""
+    return FAMILIES.get(lead.key, RESULTS)
 
 
 def _by_patient(found: Answers | None) -> dict[str, float | None]:

@@ -112,6 +112,13 @@ class Device:
         self._incidents(round(t / self.rules.day_s, 9) + self.rules.history)  # as a plan counts the days of incidents
         return self.log.entries[known:]
 
+    def recheck(self, t: float) -> None:
+        """Scan a phantom out of turn at virtual time `t`, because something asks for one; not while no phantoms or patients are scanned."""
+        if self.working and not self._is("missed_qa"):
+            day = t / self.rules.day_s + self.rules.history
+            self._phantom(day, len(self.log))
+            self._settle(day)
+
     def resume(self, day: int, head: str) -> None:
         """Live again until `day` as before an interruption; of what happened on the last day, as much as the log ending in `head` has.
 
@@ -226,11 +233,11 @@ class Device:
             self.truth = replace(self.truth, ring=0.0, channels=0) if "ring" not in self.unmended else self.truth
             self._record("observed", day, {"values": {"calibration.last_air": self._t(day), "calibration.source": "sim"}})
 
-    def _phantom(self, day: int) -> None:
-        """The morning's phantom, a second one when a chart alarms, and what follows for the lifecycle."""
-        reading, expected = self._measure(day, 0), water.expected_sd(self.protocol)
+    def _phantom(self, day: float, number: int = 0) -> None:
+        """A phantom, a second one when a chart alarms, and what follows for the lifecycle. number: 0 for the morning's."""
+        reading, expected = self._measure(int(day), number), water.expected_sd(self.protocol)
         verdict = checkup.phantom(
-            self.log, reading, self._t(day), self.policy, expected=expected, again=lambda: self._measure(day, 1), source="sim"
+            self.log, reading, self._t(day), self.policy, expected=expected, again=lambda: self._measure(int(day), number + 1), source="sim"
         )
         if found := self._dosimetry(reading, verdict):
             self._record("observed", day, {"values": found, "quality": "derived"})

@@ -136,6 +136,7 @@ health.uniformity             |          | double  | 0 to 1
 health.tube                   |          | double  | 0 to 1
 health.data_freshness         |          | double  | 0 to 1
 health.reason                 |          | string  | what the lowest of them is about
+maintenance.flag              |          | string  | what of the model asks for a look at the scanner
 lifecycle.state               |          | string  | where in its life the device is
 lifecycle.since               | s        | double  | since when
 lifecycle.reason              |          | string  | why

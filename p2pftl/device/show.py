@@ -135,6 +135,8 @@ def _said(kind: str, data: Mapping[str, Any]) -> str:
             return str(data["text"])
         case "quarantine":
             return "closed" if data["until"] is not None else f"open: {data['reason']}"
+        case "model_flag":
+            return f"{'raised' if data['up'] else 'cleared'}: {data['text']}"
         case "desired":
             return f"{data['path']} = {_value(data['v'])}: {data['reason']}"
         case "acknowledged":

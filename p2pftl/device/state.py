@@ -200,9 +200,16 @@ def _happened(state: State, fact: Fact) -> State:
     return state
 
 
+def _model_flag(state: State, fact: Fact) -> State:
+    """{up, text, metric?, value?, best?}: a flag for those at the scanner is raised, for its model got worse; or it is cleared."""
+    text = str(fact.data["text"])
+    return _set(state, fact, {"maintenance.flag": text if fact.data["up"] else ""}, "derived")
+
+
 FACTS = {
     "created": _created, "observed": _observed, "exposed": _exposed, "qa": _qa, "lifecycle": _lifecycle, "maintained": _maintained,
     "desired": _desired, "acknowledged": _acknowledged, "quarantine": _quarantine, "happened": _happened,
+    "model_flag": _model_flag,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from xml.etree import ElementTree
@@ -25,6 +25,7 @@ from p2pftl.imaging.scanner import Scanner
 from p2pftl.imaging.slice_file import Header, read_header
 
 VOC_CAP, COCO_CAP = 2**20, 64 * 2**20  # bytes
+Folds = Annotated[int, Interval(ge=0, le=1000)]
 NOTHING = "nothing"  # what an image without any box of the wanted classes counts as
 
 
@@ -32,7 +33,8 @@ NOTHING = "nothing"  # what an image without any box of the wanted classes count
 class DicomBoxes(Source):
     """CT slices below `path` with the boxes of the Pascal VOC files in `boxes`, named by SOPInstanceUID; one class, lesion.
 
-    A slice without such a file counts as one without a lesion. size, block, window: as of `dicom`.
+    A slice without such a file counts as one without a lesion. size, block, window: as of `dicom`. folds, fold: leave patients
+    out in turn: patients of each class are dealt to so many folds, and the fold of that number, 1 first, is tested on; folds 0: drawn.
     """
 
     path: str
@@ -40,11 +42,14 @@ class DicomBoxes(Source):
     size: Annotated[int, Interval(ge=64, le=512)] = 256
     block: Annotated[int, Ge(1)] | None = None
     window: tuple[float, float] = (-550.0, 1500.0)
+    folds: Folds = 0
+    fold: Annotated[int, Ge(1)] = 1
     boxed: ClassVar[bool] = True
 
     def catalogue(self, scanners: Mapping[str, Scanner], seed: int) -> Catalogue:
-        """Read the headers below `path`. Raises DataError E301..E327, E333."""
-        return self._slices.catalogue(scanners, seed)
+        """Read the headers below `path`. Raises DataError E301..E327, E333; E304 for a fold that is not there."""
+        found = self._slices.catalogue(scanners, seed)
+        return replace(found, samples=left_out(found.samples, self.folds, self.fold))
 
     def read(self, samples: Sequence[Sample]) -> BoxCohort:
         """Read pixels, int16 HU [N, size, size], and boxes. Raises DataError E3xx."""
@@ -70,24 +75,27 @@ class CocoBoxes(Source):
     """Image files in folder `path` with the boxes of the COCO file `annotations`.
 
     classes: names of the categories to find, in the order wanted; empty: all, in the order of the file. Images are 8-bit grey,
-    resampled (not cropped) to a square of `size` pixels. An image's "patient", if the file names one, is never divided.
+    resampled (not cropped) to a square of `size` pixels. An image's "patient", if the file names one, is never divided. folds, fold:
+    as of `dicom_boxes`.
     """
 
     path: str
     annotations: str
     classes: tuple[str, ...] = ()
     size: Annotated[int, Interval(ge=64, le=512)] = 256
+    folds: Folds = 0
+    fold: Annotated[int, Ge(1)] = 1
     boxed: ClassVar[bool] = True
 
     def catalogue(self, scanners: Mapping[str, Scanner], seed: int) -> Catalogue:
-        """Read the annotations. Raises DataError E301, E307, E308, E333."""
+        """Read the annotations. Raises DataError E301, E307, E308, E333; E304 for a fold that is not there."""
         classes, listed = self._listed()
         keys = opaque([one.patient for one in listed])
         samples = tuple(
             Sample(str(Path(self.path).expanduser() / one.file), one.index, min(one.kinds, default=0), key)
             for one, key in zip(listed, keys, strict=True)
         )
-        return Catalogue(samples, (NOTHING, *classes), synthetic=False, unit="grey")
+        return Catalogue(left_out(samples, self.folds, self.fold), (NOTHING, *classes), synthetic=False, unit="grey")
 
     def read(self, samples: Sequence[Sample]) -> BoxCohort:
         """Read pixels, uint8 [N, size, size], and boxes. Raises DataError E3xx."""
@@ -119,6 +127,27 @@ class CocoBoxes(Source):
                 pictures[int(one["image_id"])].add(one["bbox"], kinds.get(int(one["category_id"])))
             return classes, list(pictures.values())
         raise DataError("E333", "is not a COCO file of boxes", where=self.annotations, fix="export the boxes again")
+
+
+def left_out(samples: Sequence[Sample], folds: int, fold: int) -> tuple[Sample, ...]:
+    """Return `samples` with those of fold number `fold` (1 first) of `folds` marked as test, all others as to train on; 0 marks none.
+
+    A patient is of the highest class that one of its images is of; those of each class go to the folds in turn, in the order given.
+    Raises DataError E304 for a fold that nobody is in.
+    """
+    if not folds:
+        return tuple(samples)
+    kinds: dict[str, int] = {}
+    for sample in samples:
+        kinds[sample.patient] = max(kinds.get(sample.patient, 0), sample.label)
+    turns: dict[int, list[str]] = {}
+    for patient, kind in kinds.items():
+        turns.setdefault(kind, []).append(patient)
+    tested = {patient for patients in turns.values() for place, patient in enumerate(patients) if place % folds == fold - 1}
+    if not tested or len(tested) == len(kinds):
+        problem = f"fold {fold} of {folds} leaves nobody on one side"
+        raise DataError("E304", problem, where="data.fold", fix=f"from 1 to {folds}, at least 2")
+    return tuple(replace(sample, split="test" if sample.patient in tested else "") for sample in samples)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Window:
 @dataclass
 class Chronicle:
     """One device. day_s: virtual seconds of its day; stages: (t, state of its life, why); services, happened: (t, text);
-    origin: when it was installed."""
+    flags: (t, whether raised, why), of the model; origin: when it was installed."""
 
     day_s: float = DAY
     mornings: list[Morning] = field(default_factory=list)
@@ -66,6 +66,7 @@ class Chronicle:
     stages: list[tuple[float, str, str]] = field(default_factory=list)
     services: list[tuple[float, str]] = field(default_factory=list)
     happened: list[tuple[float, str]] = field(default_factory=list)
+    flags: list[tuple[float, bool, str]] = field(default_factory=list)
     windows: dict[float, Window] = field(default_factory=dict)
     arrived: list[fact.StudiesArrived] = field(default_factory=list)
     withdrawn: list[fact.StudiesWithdrawn] = field(default_factory=list)
@@ -149,6 +150,9 @@ class Chronicle:
         known = self.windows.get(since)
         self.windows[since] = Window(since, known.opened if known else t, data["until"], str(data["reason"]))
 
+    def _flagged(self, t: float, data: Mapping[str, Any]) -> None:
+        self.flags.append((t, bool(data["up"]), str(data["text"])))
+
     def _changed(self, event: fact.DeviceChanged) -> None:
         self.last = event
 
@@ -175,6 +179,7 @@ _NOTES: dict[str, Callable[[Chronicle, float, Mapping[str, Any]], None]] = {
     "maintained": Chronicle._maintained,
     "happened": Chronicle._happened,
     "quarantine": Chronicle._quarantine,
+    "model_flag": Chronicle._flagged,
 }
 _FOLD: dict[type[Event], Callable[[Chronicle, Any], None]] = {
     fact.DeviceLogged: Chronicle._logged,

@@ -22,7 +22,8 @@ class Scanner:
 
     lifecycle: "" while nothing is; health: its parts, 0 to 1, None where unknown; held: training images now, None while they are
     a fixed set; arrived, left_out: images that came, and that quarantines took out, in all; withheld: updates that did not go
-    out; silent, adapted: the last round of that, and in which only norm and head were trained.
+    out; silent, adapted: the last round of that, and in which only norm and head were trained; flag: what of the model asks for a look
+    at it, "" if nothing; flags: how often one was raised; entries: of its log that were told.
     """
 
     lifecycle: str = ""
@@ -37,6 +38,9 @@ class Scanner:
     silent: int = NEVER
     silence: str = ""
     adapted: int = NEVER
+    flag: str = ""
+    flags: int = 0
+    entries: int = 0
     sums: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # rounds done -> arrived, left_out, withheld by then
 
     @property
@@ -122,6 +126,26 @@ def _withheld(scanner: Scanner, event: fact.UpdateWithheld) -> tuple[Tone, str] 
     return None if goes_on else ("warn", f"{event.twin} withholds its updates: {event.reason}")
 
 
+def _logged(scanner: Scanner, event: fact.DeviceLogged) -> tuple[Tone, str] | None:
+    """Of the device's log, what its model has to say; the last of it."""
+    said: tuple[Tone, str] | None = None
+    alone: tuple[Tone, str]
+    for entry in event.entries:
+        if entry["n"] < scanner.entries or entry["kind"] != "model_flag":
+            continue
+        text = str(entry["data"]["text"])
+        if entry["data"]["up"]:
+            scanner.flag, scanner.flags = text, scanner.flags + 1
+            said = "warn", f"the model of {event.twin} got worse, its scanner is to be looked at: {text}"
+        else:
+            scanner.flag = ""
+            alone = ("good", f"the flag at the scanner of {event.twin} is cleared: {text}")
+            said = ("info", f"{said[1]}; cleared, {text}") if said else alone
+    if event.entries:
+        scanner.entries = max(scanner.entries, event.entries[-1]["n"] + 1)
+    return said
+
+
 def _adapting(scanner: Scanner, event: fact.Adapting) -> tuple[Tone, str] | None:
     goes_on = event.round <= scanner.adapted + 1
     scanner.adapted = event.round
@@ -136,6 +160,7 @@ _STATES = {
     "active": "active again",
 }
 _FOLD: dict[type[Event], Callable[[Scanner, Any], tuple[Tone, str] | None]] = {
+    fact.DeviceLogged: _logged,
     fact.DeviceChanged: _changed,
     fact.StudiesArrived: _arrived,
     fact.StudiesWithdrawn: _withdrawn,

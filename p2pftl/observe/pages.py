@@ -136,6 +136,7 @@ def _events(device: Chronicle) -> list[tuple[float, str, str]]:
     """What happened, oldest first; of one moment the cause before what came of it."""
     found = [(t, "incident", text) for t, text in device.happened] + [(t, "service", text) for t, text in device.services]
     found += [(t, "state", f"{STATES.get(to, to)}" + (f": {why}" if why else "")) for t, to, why in device.stages]
+    found += [(t, "flag", f"{'raised' if up else 'cleared'}: {text}") for t, up, text in device.flags]
     for one in device.windows.values():
         until = "is still open" if one.until is None else f"to day {device.day(one.until):.0f}"
         found.append((one.opened, "quarantine", f"window from day {device.day(one.since):.0f} {until}: {one.reason}"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 from p2pftl.errors import DataError
 from p2pftl.imaging.anatomy.patient import Patient
 from p2pftl.imaging.boxes import BoxCohort, enclosing, in_plane, outlined
-from p2pftl.imaging.boxes_files import CocoBoxes, DicomBoxes
+from p2pftl.imaging.boxes_files import CocoBoxes, DicomBoxes, left_out
 from p2pftl.imaging.boxes_phantom import LEAST_MM2, PhantomBoxes, View, imaged
 from p2pftl.imaging.cohort import Sample, Shard
 from p2pftl.imaging.scanner import Scanner
@@ -231,3 +232,36 @@ def refused(act: Any, code: str) -> str:
     assert (refusal.code, refusal.__context__) == (code, None)
     assert SECRET not in str(refusal)
     return str(refusal)
+
+
+# ---------------------------------------------------------------------- leaving patients out in turn
+
+
+def of_folds(folds: int, kinds: Sequence[int] = (1, 0, 1, 0, 0, 1, 1, 0)) -> list[set[str]]:
+    """Patients tested on in each fold; two images each."""
+    samples = [Sample("x.png", row, kind, f"p{place}") for place, kind in enumerate(kinds) for row in (2 * place, 2 * place + 1)]
+    found = [left_out(samples, folds, fold) for fold in range(1, folds + 1)]
+    assert all([replace(sample, split="") for sample in one] == samples for one in found)
+    return [{sample.patient for sample in one if sample.split == "test"} for one in found]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 4])
+def test_every_patient_is_left_out_once_and_findings_are_in_every_fold(folds: int) -> None:
+    tested = of_folds(folds)
+    assert sorted(patient for one in tested for patient in one) == [f"p{place}" for place in range(8)]
+    assert all(one & {"p0", "p2", "p5", "p6"} for one in tested)
+
+
+def test_a_patient_with_one_finding_counts_as_one_who_has_it() -> None:
+    samples = [Sample("", row, label, patient) for row, (label, patient) in enumerate([(0, "a"), (1, "a"), (1, "b"), (0, "c")])]
+    tested = {sample.patient for sample in left_out(samples, 2, 2) if sample.split == "test"}
+    assert tested == {"b"}, "a and b have the finding, c is the first of the others"
+
+
+def test_no_folds_leave_the_drawing_to_the_split_and_an_empty_fold_is_refused() -> None:
+    samples = [Sample("", row, 1, f"p{row}") for row in range(3)]
+    assert left_out(samples, 0, 1) == tuple(samples)
+    for folds, fold in ((3, 4), (1, 1)):
+        with pytest.raises(DataError, match="leaves nobody") as caught:
+            left_out(samples, folds, fold)
+        assert caught.value.code == "E304"

@@ -52,7 +52,8 @@ class Cascade(nn.Module):
         super().__init__()
         self.spec = spec
         # A region goes to the level whose anchors are of its size: 56 pixels to stride 4 for anchors of 8 strides.
-        self.pooled = MultiScaleRoIAlign(list(levels), POOLED, 2, canonical_scale=round(28 * spec.anchor), canonical_level=4)
+        scale = 28 * spec.anchor * (2 if spec.fine else 1)  # with a level of stride 2, all go one level finer
+        self.pooled = MultiScaleRoIAlign(list(levels), POOLED, 2, canonical_scale=round(scale), canonical_level=4)
         self.heads = nn.ModuleList(Head(spec.channels, spec.hidden, classes) for _ in spec.cascade)
 
     def losses(self, features: Features, proposals: Sequence[Tensor], truth: Sequence[Truth], size: int) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def _group(network: Network, name: str) -> int:
     if name.startswith(BODY):
         within = name.removeprefix(BODY)
         return next(number for number, cut in enumerate(cuts) if any(within.startswith(path + ".") for path in cut))
-    return len(cuts) + ("pyramid", "proposals", "cascade").index(name.partition(".")[0])
+    return len(cuts) + {"pyramid": 0, "fine": 0, "proposals": 1, "cascade": 2}[name.partition(".")[0]]
 
 
 def _first_tensors(layout: Layout, spec: DetectorSpec, seed: int) -> dict[str, Vector]:

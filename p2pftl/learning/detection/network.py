@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from p2pftl.learning.backbones import IMAGENET_MEAN, IMAGENET_STD
 from p2pftl.learning.detection.cascade import Cascade, Detections
@@ -17,6 +18,7 @@ from p2pftl.learning.detection.spec import DetectorSpec, Trunk
 from p2pftl.learning.engine import torchvision_models
 
 ASPECTS = (0.5, 1.0, 2.0)
+FINE = "fine"  # the map of stride 2
 TOGETHER = 8  # channels that share a mean and a variance in GroupNorm
 
 Cuts = tuple[tuple[str, ...], ...]
@@ -25,11 +27,12 @@ Cuts = tuple[tuple[str, ...], ...]
 @dataclass(frozen=True)
 class Kind:
     """How to cut a torchvision classifier. cuts: modules up to strides 4, 8, ...; channels: that leave each cut; left: its
-    classifier, which is not used."""
+    classifier, which is not used; fine: the module in the first cut that leaves stride 2, and its channels."""
 
     cuts: Cuts
     channels: tuple[int, ...]
     left: tuple[str, ...]
+    fine: tuple[str, int]
 
 
 def _features(*stops: int) -> Cuts:
@@ -39,10 +42,10 @@ def _features(*stops: int) -> Cuts:
 
 _STEM = ("conv1", "bn1", "relu", "maxpool", "layer1")
 KINDS: dict[Trunk, Kind] = {
-    "mobilenet_v3_small": Kind(_features(1, 3, 8, 12), (16, 24, 48, 576), ("avgpool", "classifier")),
-    "resnet18": Kind((_STEM, ("layer2",), ("layer3",), ("layer4",)), (64, 128, 256, 512), ("avgpool", "fc")),
-    "resnet50": Kind((_STEM, ("layer2",), ("layer3",), ("layer4",)), (256, 512, 1024, 2048), ("avgpool", "fc")),
-    "squeezenet1_1": Kind(_features(4, 7, 12), (128, 256, 512), ("classifier",)),
+    "mobilenet_v3_small": Kind(_features(1, 3, 8, 12), (16, 24, 48, 576), ("avgpool", "classifier"), ("features.0", 16)),
+    "resnet18": Kind((_STEM, ("layer2",), ("layer3",), ("layer4",)), (64, 128, 256, 512), ("avgpool", "fc"), ("relu", 64)),
+    "resnet50": Kind((_STEM, ("layer2",), ("layer3",), ("layer4",)), (256, 512, 1024, 2048), ("avgpool", "fc"), ("relu", 64)),
+    "squeezenet1_1": Kind(_features(4, 7, 12), (128, 256, 512), ("classifier",), ("features.1", 64)),
 }
 
 
@@ -57,13 +60,30 @@ class Body(nn.Module):
             delattr(self.layers, name)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps "0", "1", ... of images [B, 3, n, n]."""
-        found, values = {}, images
+        """Feature maps "0", "1", ... of images [B, 3, n, n], and FINE, of stride 2."""
+        found: dict[str, Tensor] = {}
+        values = images
         for number, cut in enumerate(self.kind.cuts):
             for path in cut:
                 values = self.layers.get_submodule(path)(values)
+                if path == self.kind.fine[0]:
+                    found[FINE] = values
             found[str(number)] = values
         return found
+
+
+class Fine(nn.Module):
+    """A map of stride 2 for regions: the stem, one by one, plus the finest level of the pyramid. No 3 x 3 convolution, so it is cheap."""
+
+    def __init__(self, inputs: int, channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.Conv2d(inputs, channels, 1, bias=False)
+        self.norm = _per_image(channels)
+
+    def forward(self, stem: Tensor, level: Tensor) -> Tensor:
+        """Features [B, channels, n / 2, n / 2] of a stem [B, inputs, n / 2, n / 2] and a level [B, channels, n / 4, n / 4]."""
+        fine: Tensor = self.norm(self.lateral(stem) + interpolate(level, size=stem.shape[-2:]))
+        return fine
 
 
 class Network(nn.Module):
@@ -74,8 +94,9 @@ class Network(nn.Module):
         self.body = Body(spec)
         levels = [str(number) for number in range(len(self.body.kind.cuts))]
         self.pyramid = _pyramid(self.body.kind.channels, spec.channels)
+        self.fine = Fine(self.body.kind.fine[1], spec.channels) if spec.fine else None
         self.proposals = _proposals(spec, len(levels) + 1)
-        self.cascade = Cascade(spec, classes, levels)
+        self.cascade = Cascade(spec, classes, [FINE, *levels] if spec.fine else levels)
 
     def losses(self, images: Tensor, truth: Sequence[Truth]) -> dict[str, Tensor]:
         """Losses by name, to be summed, of grey images [B, 1, n, n] in [0, 1]; draws from torch's random state."""
@@ -97,16 +118,19 @@ class Network(nn.Module):
         return features, self._proposed(images, features, None)[0]
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """The feature pyramid, finest level first; the last, "pool", is for proposals only."""
+        """The feature pyramid, finest level first; the last, "pool", is for proposals only, the first, FINE, for regions only."""
         mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        pyramid: dict[str, Tensor] = self.pyramid(self.body((images - mean) / std))
-        return pyramid
+        maps = self.body((images - mean) / std)
+        stem = maps.pop(FINE)
+        pyramid: dict[str, Tensor] = self.pyramid(maps)
+        return pyramid if self.fine is None else {FINE: self.fine(stem, pyramid["0"]), **pyramid}
 
     def _proposed(self, images: Tensor, features: dict[str, Tensor], truth: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
         from torchvision.models.detection.image_list import ImageList
 
         size = images.shape[-1]
-        proposals, lost = self.proposals(ImageList(images, [(size, size)] * len(images)), features, truth)
+        coarse = {name: level for name, level in features.items() if name != FINE}
+        proposals, lost = self.proposals(ImageList(images, [(size, size)] * len(images)), coarse, truth)
         return [one.detach() for one in proposals], lost
 
 

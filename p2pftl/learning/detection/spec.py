@@ -31,7 +31,8 @@ class DetectorSpec:
     stages, iou: 3 and 0.5 are the cascade of 0.5, 0.6, 0.7; 1 and 0.5 is Faster R-CNN, 1 and 0.7 the strict single stage.
     repeats: how often the stages are applied when detecting: 3 with one stage is the "iterative box" control.
     channels: of the feature pyramid; hidden: width of the heads; anchor: side of an anchor, in strides of its level (8 in
-    the paper, for images of 800 pixels); proposals: kept per image; sampled: of these, how many a stage learns from.
+    the paper, for images of 800 pixels); proposals: kept per image; sampled: of these, how many a stage learns from; fine: pool
+    small regions from a map of stride 2, made of the stem and the finest level of the pyramid: slower, and better boxes.
     """
 
     backbone: Trunk = "mobilenet_v3_small"
@@ -44,6 +45,7 @@ class DetectorSpec:
     anchor: Annotated[float, Gt(0), Le(32)] = 3.0
     proposals: Annotated[int, Interval(ge=8, le=4000)] = 256
     sampled: Annotated[int, Interval(ge=8, le=2000)] = 128
+    fine: bool = False
 
     @property
     def cascade(self) -> tuple[Stage, ...]:

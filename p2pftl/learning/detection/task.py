@@ -147,7 +147,7 @@ class _Study:
         model, transfer = self.task.model, self.task.transfer
         parameters = {name: model.parameters[name] for name in phase.trained if name in model.parameters}
         start = {name: self.begun[name] for name in parameters}
-        runs = _runs(model, phase, self.task.recipe, memory)
+        runs = _runs(model, phase, self.task.recipe.at(self.round), memory)
         model.focus(parameters)
         for rows in self._batches(phase):
             images, truths = self._seen(rows)
@@ -167,7 +167,7 @@ class _Study:
     def check(self, finite: bool) -> None:
         """Raise FitDiverged unless `finite`."""
         if not finite:
-            task, rate = self.task, self.task.recipe.lr
+            task, rate = self.task, self.task.recipe.at(self.round).lr
             problem = f"{task.name}, round {self.round}: the fit diverged (loss or weights are not finite) at learning rate {rate:g}"
             raise FitDiverged("E340", problem, fix=f"lower it, to {rate / 10:g} for instance")
 

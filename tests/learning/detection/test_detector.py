@@ -41,6 +41,24 @@ def test_every_backbone_gives_maps_of_strides_4_8_16(backbone: Trunk) -> None:
     assert built.layout.depth == len(KINDS[backbone].cuts) + 3
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "resnet18", "squeezenet1_1"])
+def test_a_fine_detector_pools_small_regions_at_stride_2_and_proposes_as_before(backbone: Trunk) -> None:
+    plain, fine = (Detector(replace(SPEC, backbone=backbone, fine=chosen), 2, seed=1) for chosen in (False, True))
+    with torch.no_grad():
+        maps = fine.network.features(images(1))
+        assert [64 // tensor.shape[-1] for tensor in maps.values()][:2] == [2, 4]
+        _, proposals = fine.network.proposed(images(1))
+        assert torch.equal(proposals[0], plain.network.proposed(images(1))[1][0])
+        fine.network.cascade.pooled(maps, proposals, [(64, 64)])
+        levels = fine.network.cascade.pooled.map_levels([torch.tensor([[0.0, 0, 20, 20], [0, 0, 60, 60], [0, 0, 120, 120]])])
+    assert levels.tolist() == [0, 1, 2]
+    assert set(fine.layout.names) - set(plain.layout.names) == {"fine.lateral.weight", "fine.norm.weight", "fine.norm.bias"}
+    assert list(fine.layout.groups) == sorted(fine.layout.groups)
+    assert fine.layout.depth == plain.layout.depth
+    shared = plain.layout.tensors(plain.take())
+    assert all(np.array_equal(tensor, shared[name]) for name, tensor in fine.layout.tensors(fine.take()).items() if name in shared)
+
+
 def test_a_vector_there_and_back_is_the_same_detector(detector: Detector) -> None:
     other = draw(3, "vector").standard_normal(detector.layout.size, np.float32)
     before = detector.take()
