@@ -7,7 +7,7 @@ OUT ?=
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup run test test-all check bench bench-full clean
+.PHONY: setup run test test-all seeds-quick check bench bench-full clean
 
 setup: $(READY)
 
@@ -23,8 +23,11 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-all: $(READY)
+test-all: $(READY) seeds-quick
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+seeds-quick: $(READY)
+	$(BIN)/python docs/figures.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -17,6 +17,13 @@ class Executor(StrEnum):
     local = "local"
 
 
+class Unit(StrEnum):
+    """What a difference is tested over."""
+
+    seeds = "seeds"
+    twins = "twins"
+
+
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The scenario, a YAML file.", show_default=False)]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key in every run. Repeatable.", show_default=False)
@@ -38,20 +45,21 @@ Bounds = Annotated[bool, typer.Option("--bounds", help="Also learn alone, and wi
 Twins = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these twins' results count: ct-02,ct-03.", show_default=False)]
 Without = Annotated[str | None, typer.Option("--except", metavar="NAMES", help="All results but these twins' count.", show_default=False)]
 Reference = Annotated[str | None, typer.Option(metavar="NAME", help="Tell what every variant loses against this one.", show_default=False)]
+Per = Annotated[Unit, typer.Option(help="Test differences over the seeds, or over the twins as well.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")]
 
 
 def compare(
     file: File, settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
     baseline: Baseline = None, target: Target = None, bounds: Bounds = False, twins: Twins = None, without: Without = None,
-    reference: Reference = None, out: Out = None, quiet: Quiet = False,
+    reference: Reference = None, unit: Per = Unit.seeds, out: Out = None, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run every variant of a scenario with every seed, and say which is better. Goes on where it was stopped."""
     from p2pftl.compare.compare import Order
     from p2pftl.compare.compare import compare as work
 
     order = Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet)
-    return work(replace(order, twins=twins, without=without, reference=reference))
+    return work(replace(order, twins=twins, without=without, reference=reference, unit=unit.value))
 
 
 def sweep(
@@ -61,11 +69,11 @@ def sweep(
     ],
     settings: Settings = None, seeds: Seeds = None, jobs: Jobs = None, executor: Where = Executor.local,
     baseline: Baseline = None, target: Target = None, bounds: Bounds = False, twins: Twins = None, without: Without = None,
-    reference: Reference = None, out: Out = None, quiet: Quiet = False,
+    reference: Reference = None, unit: Per = Unit.seeds, out: Out = None, quiet: Quiet = False,
 ) -> int:  # fmt: skip
     """Run a scenario at every point of a grid with every seed, and compare the points. Goes on where it was stopped."""
     from p2pftl.compare.compare import Order
     from p2pftl.compare.compare import compare as work
 
     order = Order(file, settings or (), seeds, jobs, executor.value, baseline, target, bounds, out, quiet, tuple(grid))
-    return work(replace(order, twins=twins, without=without, reference=reference))
+    return work(replace(order, twins=twins, without=without, reference=reference, unit=unit.value))

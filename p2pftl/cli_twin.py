@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from p2pftl.imaging.scanner import Scanner
 
 FAILED = 1  # exit code of a phantom that fails
-STORY = ("created", "lifecycle", "maintained", "happened", "quarantine", "desired", "acknowledged")
+STORY = ("created", "lifecycle", "maintained", "happened", "quarantine", "model_flag", "desired", "acknowledged")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -7,6 +7,7 @@ in the entry-point group `p2pftl.aggregator`, called with the other keys.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import distributions
@@ -15,8 +16,17 @@ from p2pftl.errors import ScenarioError, nearest
 
 SEAMS = (
     "topology", "mixing", "incident", "data", "split",
-    "transfer", "knowledge", "aggregator", "codec", "pace", "partners", "cloud",
+    "transfer", "knowledge", "aggregator", "codec", "pace", "partners", "gate", "cloud",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Within:
+    """Annotation of a policy's field that holds another policy: of `seam`, none of the names in `but`; slot: as of a section."""
+
+    seam: str
+    but: tuple[str, ...] = ()
+    slot: str = ""
 
 
 @cache

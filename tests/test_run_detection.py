@@ -57,6 +57,13 @@ def test_a_detector_learns_under_gossip_the_same_each_time_and_its_report_shows_
     page = (first / "report.html").read_text()
     assert "mean test mAP@0.5" in page
     assert "to find nodule" in page
+    assert "Scanner and detector, side by side" in page
+    for name in ("ct-01", "ct-02"):
+        assert found["twins"][name]["device"]["flag"] is None
+        line = page.partition("Scanner and detector, side by side")[2].partition(f">{name}</a>")[2].partition("</tr>")[0]
+        assert "SIEMENS" in line
+        assert f"{found['twins'][name]['test']['map_50']:.3f}" in line
+        assert "none" in line
     assert "validation mAP@0.5" in page.lower() or "Too few rounds" in page
     for name in ("ct-01", "ct-02"):
         colours = {tuple(pixel) for pixel in np.asarray(Image.open(first / "previews" / f"{name}.png")).reshape(-1, 3).tolist()}

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2pftl.compare import page, table
+from p2pftl.compare import page, table, units
 from p2pftl.compare.bounds import LOCAL, POOLED, with_bounds, with_seed
-from p2pftl.compare.cells import Cell, Variant, cells, grid, seeds, variants
+from p2pftl.compare.cells import Cell, Variant, cells, grid, seeds, sources, variants
 from p2pftl.compare.course import EVERYBODY, Chosen, Course, course
 from p2pftl.compare.footing import uneven
 from p2pftl.compare.screen import Screen
@@ -22,10 +22,11 @@ from p2pftl.compare.work import Ended, Works
 from p2pftl.errors import P2pftlError, UsageError, nearest
 from p2pftl.interrupts import Interrupts
 from p2pftl.observe import record
+from p2pftl.observe.lead import wanted
 from p2pftl.observe.units import figure, signed
 
 MARK = "compare.json"
-PAGE, TIDY, SUMMARY = "compare.html", "compare.csv", "summary.csv"
+PAGE, TIDY, SUMMARY, UNITS = "compare.html", "compare.csv", "summary.csv", "twins.csv"
 DONE, DEGRADED = 0, 3
 CHANGED = "it ended well, but of another scenario than was planned: p2pftl itself was changed meanwhile"
 
@@ -33,7 +34,8 @@ CHANGED = "it ended well, but of another scenario than was planned: p2pftl itsel
 @dataclass(frozen=True)
 class Order:
     """What is asked for. seeds: how many, or which; jobs: runs at a time, None for one per core; axes: of a sweep's grid;
-    twins, without: names, by commas, of those whose results count, or do not; reference: losses are taken from this variant."""
+    twins, without: names, by commas, of those whose results count, or do not; reference: losses are taken from this variant;
+    unit: what differences are tested over, seeds, or also twins."""
 
     file: Path
     settings: Sequence[str] = ()
@@ -49,6 +51,7 @@ class Order:
     twins: str | None = None
     without: str | None = None
     reference: str | None = None
+    unit: str = "seeds"
 
     @property
     def kind(self) -> str:
@@ -60,9 +63,9 @@ def compare(order: Order) -> int:
 
     What was done is kept and not run again. Raises P2pftlError for what cannot run as written, before anything runs.
     """
-    metric, target = targets(order.target)
     found = grid(order.file, order.settings, order.axes) if order.axes else variants(order.file, order.settings)
     rows = with_bounds(found) if order.bounds else found
+    metric, target = targets(order.target, wanted(rows[0].scenario))
     baseline, chosen_twins = _baseline(rows, order.baseline), _twins(order, rows)
     if order.reference is not None:
         _known(order.reference, "--reference", [row.name for row in rows])
@@ -78,7 +81,7 @@ def compare(order: Order) -> int:
         courses = [_course(cell, done, chosen_twins) for cell in work.all if (done := cell.summary) is not None]
         if not courses:
             return work.nothing()
-        about = page.About(name, order.kind, metric, target, work.uneven, work.failed, _command(order, out))
+        about = page.About(name, order.kind, metric, target, work.uneven, work.failed, _command(order, out), order.unit)
         for line in _written(Results(rows, courses, baseline, chosen_twins, order.reference), about, out):
             print(line)
         return work.code(courses)
@@ -111,9 +114,10 @@ class _Comparison:
                     self.uneven[row.name] = ["all studies lie with one twin, which sees as many images as all twins together"]
         _note(self.out, self.order, self.rows, chosen, self.baseline)
         missing = [cell for cell in self.all if cell.summary is None]
+        before = [cell for cell in sources(missing) if cell.summary is None]
         jobs = self.order.jobs or (len(os.sched_getaffinity(0)) if self.order.executor == "local" else 1)
         works = Works(self.order.executor, min(jobs, max(1, len(missing))), self.lock)
-        screen = Screen(self.all, works.jobs, quiet=self.order.quiet)
+        screen = Screen([*before, *self.all], works.jobs, quiet=self.order.quiet)
         for cell in self.all:
             if cell not in missing:
                 screen.kept(cell)
@@ -124,7 +128,16 @@ class _Comparison:
             screen(running, ended)
 
         with screen:
-            works.carry_out(missing, self.interrupts, tell)
+            works.carry_out(before, self.interrupts, tell)
+            works.carry_out([cell for cell in missing if not self._stranded(cell)], self.interrupts, tell)
+
+    def _stranded(self, cell: Cell) -> bool:
+        """Whether its source task came to nothing; then that is why it failed."""
+        if cell.source is None or cell.source.summary is not None:
+            return False
+        reason = self.failed.get(f"{cell.source.variant} seed {cell.source.seed}", CHANGED)
+        self.failed[f"{cell.variant} seed {cell.seed}"] = f"its source task failed: {reason}"
+        return True
 
     def code(self, courses: Sequence[Course]) -> int:
         """The exit code; says how much is left where that is not nothing."""
@@ -184,31 +197,35 @@ def _command(order: Order, out: Path) -> str:
     ]
     words += [f"--except {order.without}"] if order.without is not None else []
     words += ["--bounds"] if order.bounds else []
+    words += ["--unit twins"] if order.unit == "twins" else []
     return " ".join([*words, "--out", str(out)])
 
 
 def _written(results: Results, about: page.About, out: Path) -> Iterator[str]:
     """Write page and tables, yield what the terminal says. Raises UsageError E510."""
-    for name, text in ((PAGE, page.page(results, about)), (TIDY, table.tidy(results)), (SUMMARY, table.summed(results))):
+    made = {PAGE: page.page(results, about), TIDY: table.tidy(results), SUMMARY: table.summed(results)}
+    for name, text in (made | ({UNITS: units.text(results)} if about.unit == "twins" else {})).items():
         partial = out / f"{name}.tmp.{os.getpid()}"
         try:
             partial.write_text(text, encoding="utf-8")
             partial.replace(out / name)
         except OSError as error:
             raise UsageError("E510", f"cannot be written (errno {error.errno})", where=str(out / name), fix="free some space") from error
-    width = max(len(row.variant) for row in results.tables["accuracy"])
-    kind = "synthetic test accuracy" if results.synthetic else "test accuracy"
+    lead = results.lead
+    width = max(len(row.variant) for row in results.tables[lead.key])
+    kind = f"synthetic test {lead.name}" if results.synthetic else f"test {lead.name}"
     whose = f" of {results.chosen}" if results.chosen.names else ""
     yield f"{kind}{whose}, {len(results.seeds)} seeds, differences to {results.baseline}"
-    for row in results.tables["accuracy"]:
+    for row in results.tables[lead.key]:
         limits = f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]" if row.interval else ""
         said = f"{signed(row.against.mean)}  {row.verdict.sentence}" if row.against and row.verdict else "the baseline"
         yield f"  {row.variant:<{width}}  {figure(row.mean)} {limits:<16} {said}".rstrip()
     yield from table.headline(results, results.gaps())
-    for lost in results.losses("accuracy"):
+    for lost in results.losses(lead.key):
         within = f" [{lost.interval[0]:+.3f}, {lost.interval[1]:+.3f}]" if lost.interval else ""
         yield f"{lost.variant} loses {lost.value:+.3f}{within} against {results.reference}"
-    yield from (one.sentence("accuracy", str(results.reference)) for one in results.ratios("accuracy"))
+    yield from (one.sentence(lead.name, str(results.reference)) for one in results.ratios(lead.key))
+    yield from units.said(results) if about.unit == "twins" else ()
     yield from (f"{cell} failed: {reason}" for cell, reason in about.failed.items())
     yield f"report {out / PAGE}"
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from statistics import fmean
 
-from p2pftl.compare import drawing
+from p2pftl.compare import drawing, grids, units
 from p2pftl.compare.course import COSTS, STAY, Evaluation
 from p2pftl.compare.statistics import ALPHA, Gap, Limits
 from p2pftl.compare.table import SHARE, Arrival, Results, Row, headline
 from p2pftl.observe import charts
+from p2pftl.observe.lead import FOUND
 from p2pftl.observe.markup import table, tag, words
 from p2pftl.observe.report import POLICY
 from p2pftl.observe.units import NOTHING, figure, seconds, signed, size, some
@@ -21,6 +22,10 @@ NAMES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1",
     "auroc": "AUROC", "worst_accuracy": "Accuracy of the weakest twin", "bytes_sent": "Bytes sent", "virtual_seconds": "Virtual time",
     "visits": "Images seen in training",
+    "map": "mAP@0.5:0.95", "map_50": "mAP@0.5", "map_70": "mAP@0.7", "map_75": "mAP@0.75", "map_strict": "mAP@0.7:0.95",
+    "worst_map_50": "mAP@0.5 of the weakest twin",
+    "probe": "Linear probe", "probe_start": "Linear probe of the encoder at the start", "worst_probe": "Linear probe of the weakest twin",
+    "gain": "Share of masked pixels' error removed", "worst_gain": "Share of masked pixels' error removed, weakest twin",
     "patient_accuracy": "Accuracy by patient", "patient_balanced_accuracy": "Balanced accuracy by patient",
     "patient_precision": "Precision by patient", "patient_recall": "Recall by patient", "patient_f1": "F1 by patient",
 }  # fmt: skip
@@ -37,7 +42,7 @@ class About:
     """What the page says of the comparison itself.
 
     metric, target: what learning curves and arrivals are about; uneven: variant -> what it has otherwise than the baseline;
-    failed: cell -> why; command: makes this page again.
+    failed: cell -> why; command: makes this page again; unit: "twins" where differences are tested over the twins as well.
     """
 
     name: str
@@ -47,11 +52,14 @@ class About:
     uneven: Mapping[str, Sequence[str]]
     failed: Mapping[str, str]
     command: str
+    unit: str = "seeds"
 
 
 def page(results: Results, about: About) -> str:
     """Return the whole document."""
-    parts = [_header(results, about), _tables(results), _losses(results), _learning(results, about), _arrivals(results, about)]
+    grid = grids.section(results, about.metric, _small(about.metric))
+    parts = [_header(results, about), grid, _tables(results), _losses(results), _learning(results, about), _arrivals(results, about)]
+    parts += [units.section(results, NAMES)] if about.unit == "twins" else []
     parts += [_confusions(results), _costs(results), _footing(results, about), _method(results, about)]
     style = files("p2pftl.observe").joinpath("report.css").read_text(encoding="utf-8")
     head = (
@@ -59,7 +67,7 @@ def page(results: Results, about: About) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", words(f"{about.name}: p2pftl {about.kind}")),
-        tag("style", style + "table.said td:last-child { white-space: normal; min-width: 200px; }\n"),
+        tag("style", style + "table.said td:last-child { white-space: normal; min-width: 200px; }\n" + (grids.STYLE if grid else "")),
     )
     body = tag("main", "\n".join(parts))
     return "<!doctype html>\n" + tag("html", tag("head", *head), tag("body", body), lang="en") + "\n"
@@ -68,21 +76,22 @@ def page(results: Results, about: About) -> str:
 def _header(results: Results, about: About) -> str:
     badge = tag("span", "synthetic data", class_="badge") if results.synthetic else ""
     top = tag("p", words(f"p2pftl {about.kind}"), class_="over") + tag("h1", words(about.name), " ", badge)
-    one = results.courses[0]
+    one, lead = results.courses[0], results.lead
+    rows = results.tables[lead.key]
     setting = (
-        f"{some(len(results.tables['accuracy']), 'variant')}, {some(len(results.seeds), 'seed')}, {some(len(results.courses), 'run')}; "
+        f"{some(len(rows), 'variant')}, {some(len(results.seeds), 'seed')}, {some(len(results.courses), 'run')}; "
         f"{one.test} test images, common to all twins. Differences are taken to {results.baseline}, seed by seed."
     )
     setting += f" Only these twins' results count: {results.chosen}." if results.chosen.names else ""
     gaps = results.gaps()
-    lead = "".join(tag("p", words(line), class_="lead") for line in (headline(results, gaps) or [_verdicts(results)]))
+    said = "".join(tag("p", words(line), class_="lead") for line in (headline(results, gaps) or [_verdicts(results)]))
     failed = [f"{cell}: {reason}" for cell, reason in about.failed.items()]
-    lead += tag("p", words(f"{some(len(failed), 'run')} failed and is missing: {'; '.join(failed)}"), class_="warning") if failed else ""
-    lead += tag("p", words(setting), class_="note")
+    said += tag("p", words(f"{some(len(failed), 'run')} failed and is missing: {'; '.join(failed)}"), class_="warning") if failed else ""
+    said += tag("p", words(setting), class_="note")
     index = _colours(results)
-    drawn = drawing.means("Test accuracy: seeds, mean, 95 % interval", [(index[row.variant], row) for row in results.tables["accuracy"]])
+    drawn = drawing.means(f"Test {lead.name}: seeds, mean, 95 % interval", [(index[row.variant], row) for row in rows])
     side = tag("dl", *_figures(results, gaps), class_="figures")
-    return tag("header", top, lead) + tag("div", side, tag("figure", drawn), class_="beside")
+    return tag("header", top, said) + tag("div", side, tag("figure", drawn), class_="beside")
 
 
 def _figures(results: Results, gaps: Mapping[str, Gap]) -> list[str]:
@@ -94,20 +103,20 @@ def _figures(results: Results, gaps: Mapping[str, Gap]) -> list[str]:
     for name, gap in [(best, gaps[best])] if best else []:
         under = f"95 % interval {100 * gap.interval[0]:.0f} to {100 * gap.interval[1]:.0f} %" if gap.interval else gap.reason
         shown.append(one(f"gap closed by {name}", NOTHING if gap.share is None else f"{100 * gap.share:.0f} %", under))
-    known: Mapping[str | None, Row] = {row.variant: row for row in results.tables["accuracy"]}
+    known: Mapping[str | None, Row] = {row.variant: row for row in results.tables[results.lead.key]}
     ends = [end for end in dict.fromkeys([results.baseline, results.bound("lower"), results.bound("upper")]) if end in known]
-    shown += [one(str(end), figure(known[end].mean), f"accuracy, {_within(known[end].interval)}") for end in ends]
+    shown += [one(str(end), figure(known[end].mean), f"{results.lead.name}, {_within(known[end].interval)}") for end in ends]
     return shown[:4]
 
 
 def _verdicts(results: Results) -> str:
     """The baseline against the others in a sentence."""
-    table = [row for row in results.tables["accuracy"] if row.verdict]
+    table = [row for row in results.tables[results.lead.key] if row.verdict]
     groups = [(word, [row.variant for row in table if row.verdict and row.verdict.word == word]) for word in ("better", "worse")]
     told = [f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {word}" for word, names in groups if names]
     rest = len(table) - sum(len(names) for _, names in groups)
     told += [f"{some(rest, 'variant')} cannot be told apart from it"] if rest else []
-    return f"On test accuracy, against {results.baseline}: {'; '.join(told) or 'nothing to compare'}."
+    return f"On test {results.lead.name}, against {results.baseline}: {'; '.join(told) or 'nothing to compare'}."
 
 
 def _tables(results: Results) -> str:
@@ -121,6 +130,9 @@ def _tables(results: Results) -> str:
         "told the one by bootstrap over seeds and patients. Both p values are two-sided and corrected over the "
         "rows of their table by Holm's method; only the exact test (signs of the differences flipped) decides what is claimed."
     )
+    if results.lead is FOUND:
+        text += " mAP: average precision as COCO defines it, mean over the classes. Recall: share of the findings that any "
+        text += "detection covers. Accuracy, and the confusion below, are of whole images."
     if any(metric.startswith("patient_") for metric in results.results):
         several = max(one.answers.several for one in results.courses if one.answers)
         text += " By patient: a patient is taken for the class of the highest mean probability over its images."
@@ -170,6 +182,8 @@ def _whose(results: Results) -> str:
 
 
 def _learning(results: Results, about: About) -> str:
+    if sum(len(row.point) > 1 for row in results.variants) > grids.MANY:
+        return ""  # they stand with the grid, a few in each drawing
     index = _colours(results)
     drawn = []
     for across, of in AXES:
@@ -217,13 +231,15 @@ def _confusions(results: Results) -> str:
         cell = max(26.0, min(48.0, 250.0 / max(1, len(classes))))
         picture = charts.matrix(summed, classes, classes, cell, shares=False)
         drawn.append(tag("figure", picture, tag("figcaption", tag("b", words(name)))))
+    if not drawn:
+        return ""
     text = "Rows are the true class, columns what was predicted: images per seed, summed over the twins of a run (the pooled twin is one)."
     grid = tag("div", *drawn, class_="multiples", style="grid-template-columns:repeat(auto-fill,minmax(190px,1fr))")
     return tag("section", tag("h2", "Confusion"), tag("p", text, class_="hint"), grid)
 
 
 def _costs(results: Results) -> str:
-    names = [row.variant for row in results.tables["accuracy"]]
+    names = [row.variant for row in results.tables[results.lead.key]]
     means = {metric: {row.variant: row.mean for row in results.tables[metric]} for metric in COSTS}
     rows = []
     for name in names:
@@ -273,7 +289,7 @@ def _colours(results: Results) -> dict[str, int]:
 
 
 def _small(metric: str) -> str:
-    return NAMES[metric] if metric in ("f1", "auroc") else NAMES[metric].lower()
+    return NAMES[metric] if metric in ("f1", "auroc") or metric.startswith("map") else NAMES[metric].lower()
 
 
 def _within(limits: Limits | None) -> str:

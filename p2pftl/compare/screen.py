@@ -14,6 +14,7 @@ from rich.text import Text
 from p2pftl.compare.cells import Cell
 from p2pftl.compare.work import Ended
 from p2pftl.interrupts import unheard
+from p2pftl.observe.lead import ACCURACY, told_by, wanted
 from p2pftl.observe.units import clock, figure
 
 WIDEST = 12  # seeds side by side
@@ -27,6 +28,7 @@ class Screen:
     ) -> None:
         self.of, self.jobs, self.quiet, self._now = of, jobs, quiet, now
         self.console = console or Console()
+        self.lead = wanted(of[-1].scenario) if of else ACCURACY  # the first may be source tasks
         self.shown: dict[tuple[str, int], tuple[str, str]] = {}
         self.running: dict[tuple[str, int], float] = {}
         self.took: list[float] = []
@@ -47,7 +49,7 @@ class Screen:
         self.took.append(ended.seconds)
         self._settle(ended.cell, state, self._result(ended.cell))
         if self._live is None and not self.quiet:
-            what = ended.reason if state == "failed" else f"accuracy {self._result(ended.cell)}"
+            what = ended.reason if state == "failed" else f"{wanted(ended.cell.scenario).name} {self._result(ended.cell)}"
             place = f"{ended.cell.variant} seed {ended.cell.seed}"
             self._line(f"[{len(self.shown)}/{len(self.of)}] {place}: {state}, {what}, {clock(ended.seconds)}")
         elif self._live is not None and state == "failed":
@@ -76,7 +78,7 @@ class Screen:
     @staticmethod
     def _result(cell: Cell) -> str:
         found = cell.summary
-        return figure(found["mean"].get("accuracy") if found else None)
+        return figure(found["mean"].get(told_by(found).key) if found else None)
 
     def _drawn(self) -> Table:
         seeds = sorted({cell.seed for cell in self.of})
@@ -85,7 +87,7 @@ class Screen:
         rest = f", about {clock(mean * left / self.jobs)} left" if mean is not None and left else ""
         said = f"{len(self.shown)} of {len(self.of)} runs, {clock(self._now() - self._start)}{rest}; Ctrl-C stops, the same command goes on"
         table = Table(caption=said, caption_justify="left", box=None, pad_edge=False)
-        table.add_column("test accuracy", no_wrap=True)
+        table.add_column(f"test {self.lead.name}", no_wrap=True)
         for seed in seeds[:WIDEST]:
             table.add_column(f"seed {seed}", justify="right", no_wrap=True)
         for variant in dict.fromkeys(cell.variant for cell in self.of):

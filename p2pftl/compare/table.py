@@ -12,10 +12,11 @@ from typing import Any
 
 from p2pftl.compare.answers import Floats
 from p2pftl.compare.cells import Variant
-from p2pftl.compare.course import COSTS, EVERYBODY, PATIENTS, RESULTS, Chosen, Course, Evaluation
+from p2pftl.compare.course import COSTS, EVERYBODY, PATIENTS, SCORED, Chosen, Course, Evaluation, tabled
 from p2pftl.compare.losses import Loss, Ratio, loss, ratio
 from p2pftl.compare.resampling import Resampling, over_seeds
 from p2pftl.compare.statistics import Gap, Limits, Paired, Verdict, bootstrap, gap_closed, holm, limits, paired, verdict
+from p2pftl.observe.lead import ACCURACY, Lead
 
 SHARE = 0.95
 LOWER_IS_BETTER = frozenset(COSTS)
@@ -69,7 +70,8 @@ class Results:
         self.by = {name: {one.seed: one for one in courses if one.variant == name} for name in [row.name for row in rows]}
         self.resampling = Resampling(courses)
         by_patient = [metric for metric in PATIENTS if any(one.values.get(metric) is not None for one in courses)]
-        self.results = (*RESULTS, *by_patient)
+        self.lead = courses[0].lead if courses else ACCURACY
+        self.results = (*tabled(self.lead), *by_patient)
         self.tables = {metric: self._table(metric) for metric in (*self.results, *COSTS)}
 
     @property
@@ -84,8 +86,10 @@ class Results:
         """The variant that is the lower or the upper bound, if any of its cells is done."""
         return next((row.name for row in self.variants if row.bound == kind and self.by[row.name]), None)
 
-    def gaps(self, metric: str = "accuracy") -> dict[str, Gap]:
-        """Variant -> how much of the way from learning alone to all studies in one place it goes; empty without both bounds."""
+    def gaps(self, metric: str | None = None) -> dict[str, Gap]:
+        """Variant -> how much of the way from learning alone to all studies in one place it goes; empty without both bounds. metric: the
+        one that the runs are told by if not given."""
+        metric = metric or self.lead.key
         lower, upper = self.bound("lower"), self.bound("upper")
         if lower is None or upper is None:
             return {}
@@ -240,14 +244,14 @@ def _csv(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def targets(text: str | None) -> tuple[str, float | None]:
-    """ "f1=0.9" as metric and value, "f1" as a metric alone; accuracy if not given. Raises UsageError E613."""
+def targets(text: str | None, lead: Lead = ACCURACY) -> tuple[str, float | None]:
+    """ "f1=0.9" as metric and value, "f1" as a metric alone; that of `lead` if not given. Raises UsageError E613."""
     from p2pftl.errors import UsageError, nearest
-    from p2pftl.observe.summary import METRICS
 
-    name, equals, value = (text or "accuracy").partition("=")
-    if name not in METRICS:
-        raise UsageError("E613", f"--target {text}: no metric {name}", fix=nearest(name, METRICS))
+    name, equals, value = (text or lead.key).partition("=")
+    known = [metric for metric in tabled(lead) if metric in SCORED]
+    if name not in known:
+        raise UsageError("E613", f"--target {text}: no metric {name}", fix=nearest(name, known))
     if not equals:
         return name, None
     try:
@@ -255,7 +259,7 @@ def targets(text: str | None) -> tuple[str, float | None]:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise UsageError("E613", f"--target {text}: the value lies in [0, 1]", fix="for example --target accuracy=0.9")
+        raise UsageError("E613", f"--target {text}: the value lies in [0, 1]", fix=f"for example --target {name}=0.9")
     return name, number
 
 

@@ -15,7 +15,8 @@ from p2pftl import events as fact
 from p2pftl.device.troubles import MOMENTS
 from p2pftl.events import Event
 from p2pftl.observe.fleet import KINDS, Fleet, Tone
-from p2pftl.observe.lead import ACCURACY, FOUND, Lead, planned
+from p2pftl.observe.lead import ACCURACY, FOUND, PROBED, RESTORED, Lead, planned
+from p2pftl.observe.tally import Tally
 from p2pftl.observe.units import scanner, some
 
 CLOUD = "cloud"
@@ -92,6 +93,7 @@ class Board:
         self.wrong = 0
         self.credit = 0
         self.fleet = Fleet()
+        self.tally = Tally()
         self.scored: Counter[str] = Counter()
         self.notes: deque[Note] = deque(maxlen=64)
         self.noted = 0
@@ -177,6 +179,7 @@ class Board:
 
     def _planned(self, event: fact.RunPlanned) -> None:
         self.plan, self.lead = event, planned(event.facts)
+        self.tally.on = "gate" in event.facts.get("policies", {})
         for name, facts in event.facts.get("twins", {}).items():
             self.row(name).scanner = scanner(facts.get("scanner"))
         if event.facts.get("cloud"):
@@ -216,6 +219,15 @@ class Board:
             text = f"{event.twin} refused a frame of {event.sender}: {event.code} {event.reason}".rstrip()
             self._note(event.t, "warn", text, kind=f"refused {event.twin} {event.sender} {event.code}")
 
+    def _heard(self, event: fact.FrameHeard) -> None:
+        self.tally.heard(event)
+
+    def _exchanged(self, event: fact.Exchanged) -> None:
+        self.tally.exchanged(event)
+        for entry in event.ledger:
+            if not entry["accepted"]:
+                self._note(event.t, "info", "a twin refused an update that would not have gained it anything", kind="gate")
+
     def _merged(self, event: fact.Merged) -> None:
         row = self.row(event.twin)
         row.activity = "merged"
@@ -226,8 +238,7 @@ class Board:
         row = self.row(event.twin)
         row.metrics[event.split] = event.metrics
         self.scored[event.split] += 1
-        if FOUND.key in event.metrics:
-            self.lead = FOUND
+        self.lead = next((lead for lead in (FOUND, RESTORED, PROBED) if lead.key in event.metrics), self.lead)
         value = event.metrics.get(self.lead.key)
         if value is not None:
             row.trace.setdefault(event.split, []).append(float(value))
@@ -339,7 +350,9 @@ _FOLD: dict[type[Event], Callable[[Board, Any], None]] = {
     fact.Fitted: Board._fitted,
     fact.FitRejected: Board._fit_rejected,
     fact.FrameSent: Board._sent,
+    fact.FrameHeard: Board._heard,
     fact.FrameRefused: Board._refused,
+    fact.Exchanged: Board._exchanged,
     fact.Merged: Board._merged,
     fact.Scored: Board._scored,
     fact.RoundDone: Board._round_done,

@@ -15,6 +15,7 @@ from p2pftl.events import Event
 from p2pftl.observe import chronicle
 from p2pftl.observe.board import Board
 from p2pftl.observe.chronicle import Chronicle
+from p2pftl.observe.tally import gain_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class History:
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     influence: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     merges: list[tuple[float, str, frozenset[str]]] = field(default_factory=list)
+    gains: Curves = field(default_factory=lambda: defaultdict(list))
     rejected: int = 0
     missed: list[tuple[float, str]] = field(default_factory=list)
     crashes: list[fact.Crashed] = field(default_factory=list)
@@ -157,6 +159,11 @@ class History:
     def _refused(self, event: fact.FrameRefused) -> None:
         self.traffic[event.twin].refused += 1
         self.refused[event.code, event.reason] += 1
+
+    def _exchanged(self, event: fact.Exchanged) -> None:
+        gain = gain_of(event)
+        if gain is not None:
+            self.gains[event.twin].append(Point(event.t, self.board.nth(event.round), gain))
 
     def _merged(self, event: fact.Merged) -> None:
         kept = 1.0 - sum(event.weights.values())
@@ -277,6 +284,7 @@ _FOLD: dict[type[Event], Callable[[History, Any], None]] = {
     fact.FrameSent: History._sent,
     fact.FrameHeard: History._heard,
     fact.FrameRefused: History._refused,
+    fact.Exchanged: History._exchanged,
     fact.Merged: History._merged,
     fact.Scored: History._scored,
     fact.RoundDone: History._round,

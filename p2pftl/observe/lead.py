@@ -1,4 +1,4 @@
-"""The one figure that a run is told by: accuracy, or for a detector its average precision."""
+"""The one figure that a run is told by: accuracy, a detector's average precision, what a universal encoder knows, what is restored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,24 @@ class Lead:
 
 ACCURACY = Lead("accuracy", "accuracy", (("AUROC", "auroc"), ("F1", "f1")))
 FOUND = Lead("map_50", "mAP@0.5", (("mAP@0.5:0.95", "map"), ("recall", "recall")))
+PROBED = Lead("probe", "linear probe", (("accuracy", "accuracy"), ("F1", "f1")))
+RESTORED = Lead("gain", "share of masked pixels' error removed", (("loss", "loss"), ("probe", "probe")))
+LEADS = {lead.key: lead for lead in (ACCURACY, FOUND, PROBED, RESTORED)}
+
+
+def wanted(scenario: Any) -> Lead:
+    """What a scenario is told by."""
+    if scenario.detector is not None:
+        return FOUND
+    return PROBED if scenario.universal is not None else RESTORED if scenario.masked is not None else ACCURACY
 
 
 def planned(facts: Mapping[str, Any]) -> Lead:
     """What a run with these facts of a plan is told by."""
-    return FOUND if facts.get("model", {}).get("detector") else ACCURACY
+    model = facts.get("model", {})
+    return FOUND if model.get("detector") else {"universal": PROBED, "masked": RESTORED}.get(model.get("kind"), ACCURACY)
 
 
 def told_by(document: Mapping[str, Any]) -> Lead:
     """What a summary says that its run is told by."""
-    return FOUND if document.get("metric") == FOUND.key else ACCURACY
+    return LEADS.get(str(document.get("metric")), ACCURACY)

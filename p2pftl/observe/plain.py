@@ -171,6 +171,8 @@ def standing(board: Board) -> str:
         words.append(f"{board.lost} lost")
     if board.refused:
         words.append(f"{board.refused} refused")
+    if board.tally.refused:
+        words.append(f"{board.tally.refused} kept out by the gate")
     if board.fleet.arrived:
         words.append(f"{board.fleet.arrived:,} new images")
     words += _scanners(board)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from p2pftl.events import RunPlanned
-from p2pftl.observe.units import seconds, size
+from p2pftl.observe.units import owned, seconds, size, some
 
 MOST_TWINS = 40
 
@@ -20,11 +20,23 @@ def show(plan: RunPlanned, console: Console | None = None, *, packing: str = "")
     """Print graph, twins and their data, predicted cost and incident timeline of a planned run; packing: who would share a process here."""
     screen = console or Console(highlight=False)
     facts = plan.facts
+    if source := facts.get("source"):
+        screen.print(f"[bold]first[/bold] {_source(source)}")
     screen.print(Panel(_headline(plan, facts, packing), title=f"[bold]{plan.name}[/bold]", title_align="left", border_style="cyan"))
     screen.print(_twins(facts))
     screen.print(_timeline(facts["incidents"]))
     for note in facts["topology"].get("notes", ()):
         screen.print(f"[yellow]note[/yellow] {note}")
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    """The source task that is run before this, and its cost."""
+    kind = "synthetic, " if source["synthetic"] else ""
+    model = "the mean of its models" if source["model"] == "mean" else f"the model of {source['model']}"
+    cost = f"{source['rounds']} rounds, {seconds(source['virtual_seconds'])} virtual, {size(source['bytes'])}"
+    data = f"{kind}{source['images']} images of {', '.join(source['classes'])}"
+    part = "body and head" if source["head"] else "the body"
+    return f"the source task {source['name']} ({some(source['twins'], 'twin')}, {data}, {cost}); all twins start from {part} of {model}"
 
 
 def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table:
@@ -37,9 +49,10 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table
     grid.add_row("graph", f"{kind}: {graph['twins']} twins, {graph['edges']} edges, diameter {graph['diameter']}, degree {degree}")
     grid.add_row("mixing", f"{graph['mixing']}, spectral gap {graph['spectral_gap']:.3f} (of {graph['gap_of']})")
     shape = "synthetic, " if data["synthetic"] else ""
-    split = f"split {data['split']}, common test set {data['test']}"
+    own = any("domain" in twin for twin in facts["twins"].values())
+    split = f"a domain each, {data['test']} test images in all" if own else f"split {data['split']}, common test set {data['test']}"
     grid.add_row("data", f"{data['use']} ({shape}{data['patients']} patients, {data['images']} images), {split}")
-    weights = model["weights"] or "drawn from the seed"
+    weights = model["weights"] or ("of the source task" if facts.get("source") else "drawn from the seed")
     shared = "all shared" if model["shared"] == model["parameters"] else f"{model['shared']:,} shared"
     more = (f", adapters {model['adapters']}" if model.get("adapters") else "") + f", {model.get('precision', 'fp32')}"
     kind = f"{model['detector']}, on " if model.get("detector") else ""
@@ -63,16 +76,16 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table
 
 def _twins(facts: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    classes = facts["data"]["classes"]
-    twins = facts["twins"]
+    classes, twins = facts["data"]["classes"], facts["twins"]
+    own = any("domain" in twin for twin in twins.values())
     table.add_column("twin", no_wrap=True, min_width=max(map(len, twins)))
-    table.add_column("scanner", no_wrap=True)
+    table.add_column("scanner", no_wrap=not own, max_width=16 if own else None, overflow="fold" if own else "ellipsis")
     for title in ("speed", "patients", "train+val"):
         table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
-    table.add_column(" / ".join(classes), overflow="fold")
+    table.add_column("domain and classes" if own else " / ".join(classes), overflow="fold")
     for name in list(twins)[:MOST_TWINS]:
         twin = twins[name]
-        counts = " / ".join(str(twin["labels"][label]) for label in classes)
+        counts = owned(name, twin) if own else " / ".join(str(twin["labels"][label]) for label in classes)
         split = f"{twin['train']}+{twin['validation']}"
         table.add_row(name, _scanner(twin["scanner"]), f"{twin['scanner']['speed']:g}x", str(twin["patients"]), split, counts)
     if len(twins) > MOST_TWINS:

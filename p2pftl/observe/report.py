@@ -10,7 +10,7 @@ from pathlib import Path
 
 from p2pftl.device.troubles import KINDS
 from p2pftl.errors import CheckpointError
-from p2pftl.observe import logbook, pages, record, scanners, sections, story, summary, traffic
+from p2pftl.observe import beside, confusion, ledger, logbook, pages, record, scanners, sections, story, summary, traffic
 from p2pftl.observe.history import History, fold
 from p2pftl.observe.markup import tag, words
 from p2pftl.observe.pages import Subject
@@ -18,6 +18,7 @@ from p2pftl.observe.sections import Told
 from p2pftl.observe.summary import Document
 
 FILE = "report.html"
+SOURCE = "source"  # folder of the run of a source task
 KEYS = frozenset({
     "name", "seed", "digest", "executor", "rounds", "virtual_seconds", "wall_seconds",
     "bytes_sent", "frames", "degraded", "status", "twins", "mean",
@@ -39,10 +40,12 @@ def write(run: Path) -> Path:
         sections.headline(told),
         sections.learning(told),
         sections.network(told),
+        ledger.exchanges(told),
         sections.incidents(told),
         scanners.section(told, named),
+        beside.section(told, named),
         traffic.frames(told),
-        sections.confusions(told),
+        confusion.confusions(told),
         sections.twins(told),
         sections.slices(told),
         sections.again(told),
@@ -91,7 +94,13 @@ def _told(run: Path) -> Told:
     other = run / "control" / record.FILE
     control = fold(record.read(other)) if other.is_file() else None
     previews = [(name, file) for name in history.board.rows if (file := _preview(run, name)).is_file()]
-    return Told(_document(run, history, control), history, control, history.rank(), previews)
+    return Told(_document(run, history, control), history, control, history.rank(), previews, _source(run))
+
+
+def _source(run: Path) -> str:
+    """Where the report of the source task is, if it was run here."""
+    place = f"{SOURCE}/{FILE}"
+    return place if (run / place).is_file() else ""
 
 
 def _preview(run: Path, name: str) -> Path:

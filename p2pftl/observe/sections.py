@@ -14,15 +14,17 @@ from p2pftl.observe.charts import Plot, lines_of
 from p2pftl.observe.history import Curves, History, Span, by_round, by_time
 from p2pftl.observe.lead import ACCURACY, Lead, told_by
 from p2pftl.observe.markup import table, tag, words
-from p2pftl.observe.summary import FOUND, METRICS, Document
-from p2pftl.observe.units import NOTHING, clock, figure, said, scanner, seconds, signed, size, some
+from p2pftl.observe.summary import FOUND, METRICS, PROBED, RESTORED, Document
+from p2pftl.observe.units import NOTHING, clock, figure, owned, said, scanner, seconds, signed, size
 
 SLICES, SLICE_BYTES = 24, 900_000
-MATRICES, LISTED = 24, 100
+LISTED = 100
 NAMES = {
     "balanced_accuracy": "balanced acc.", "auroc": "AUROC", "f1": "F1", "map": "mAP@0.5:0.95", "map_50": "mAP@0.5", "map_70": "mAP@0.7",
-    "map_strict": "mAP@0.7:0.95",
+    "map_75": "mAP@0.75", "map_strict": "mAP@0.7:0.95", "probe": "linear probe", "probe_start": "probe at start", "gain": "error removed",
 }  # fmt: skip
+TOLD = {"map_50": (*FOUND, "recall", "accuracy"), "probe": (*PROBED, *METRICS), "gain": RESTORED}
+"""Columns of the table of twins, by what the run is told by; METRICS else."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Told:
     control: History | None
     spans: list[Span]
     previews: Sequence[tuple[str, Path]]
+    source: str = ""  # where the report of the source task is, from here
 
     @property
     def synthetic(self) -> bool:
@@ -52,6 +55,7 @@ def headline(told: Told) -> str:
     lead = tag("p", words(story.setting(history)), class_="lead") + tag("p", words(story.outcome(document, history)), class_="lead")
     end = story.ending(document)
     lead += tag("p", words(end), class_="warning") if end else ""
+    lead += _source(told)
     note = story.caution(document)
     lead += tag("p", words(note), class_="note") if note else ""
     control, main = document.get("control"), told_by(document)
@@ -136,38 +140,11 @@ def incidents(told: Told) -> str:
     return tag("section", tag("h2", "Timeline"), note, hint, figure_, tag("h3", "What happened"), told_, tag("p", unfit) if unfit else "")
 
 
-def confusions(told: Told) -> str:
-    """The summed confusion matrix and one per twin."""
-    plan = told.history.board.plan
-    classes = plan.classes if plan else ()
-    each = {name: twin["test"]["confusion"] for name, twin in told.document["twins"].items() if twin["test"].get("confusion")}
-    if not each:
-        return ""
-    count = len(next(iter(each.values())))
-    fitting = {name: rows for name, rows in each.items() if len(rows) == count}
-    whole = [[sum(rows[i][j] for rows in fitting.values()) for j in range(count)] for i in range(count)]
-    names = list(classes) if len(classes) == count else [str(i) for i in range(count)]
-    size_ = max(18.0, min(max(64.0, 6.4 * max(map(len, names))), 96.0, 400.0 / count))
-    large = tag("figure", charts.matrix(whole, names, names, size_), tag("figcaption", f"all {some(len(fitting), 'twin')} together"))
-    lead, tiny = told_by(told.document), max(6.0, min(28.0, 96.0 / count))
-    small = [
-        tag(
-            "figure",
-            charts.matrix(rows, (), (), tiny),
-            tag("figcaption", words(name), " ", tag("span", figure(told.document["twins"][name]["test"].get(lead.key)), class_="dim")),
-        )
-        for name, rows in list(fitting.items())[:MATRICES]
-    ]
-    text = "On the common test set. Rows: the true class. Columns: the predicted one. The tint is the share within the row."
-    multiples = tag("div", *small, class_="multiples")
-    return tag("section", tag("h2", "Confusion"), tag("p", text, class_="hint"), tag("div", large, multiples, class_="beside narrow"))
-
-
 def twins(told: Told) -> str:
     """Two tables: the scores of every twin, and what it is."""
     document = told.document
     lead = told_by(document)
-    metrics = METRICS if lead is ACCURACY else (*FOUND, "recall", "accuracy")
+    metrics = TOLD.get(lead.key, METRICS)
     columns = {metric: [twin["test"].get(metric) for twin in document["twins"].values()] for metric in metrics}
     limits = {metric: _limits(values) for metric, values in columns.items()}
     heads = [
@@ -228,14 +205,14 @@ def slices(told: Told) -> str:
         if told.synthetic
         else "Sample slices, one per scanner configuration."
     )
-    if told_by(told.document) is not ACCURACY:
+    if told_by(told.document).key in FOUND:
         kind += " Green: findings. Orange: the twin's surest detections in test images at the end, as many as there are findings."
     return tag("section", tag("h2", "What the scanners see"), tag("p", kind, class_="hint"), tag("div", *shown, class_="slices"))
 
 
 def again(told: Told) -> str:
     """How to get the same run, and what it was made with."""
-    document, facts = told.document, told.facts
+    document, facts, source = told.document, told.facts, told.facts.get("source")
     executor = f" --executor {document['executor']}" if document.get("executor") in ("local", "ray") else ""
     command = tag("pre", words(f"p2pftl run scenario.yaml{executor}\np2pftl replay .\np2pftl report ."))
     text = "In the folder of this run. The first command gives the same digest with any executor and any number of workers."
@@ -245,11 +222,22 @@ def again(told: Told) -> str:
         ("virtual time", seconds(document["virtual_seconds"])), ("wall time", clock(document["wall_seconds"])),
         *((f"version of {words(name)}", words(version)) for name, version in sorted(document.get("versions", {}).items())),
     ]  # fmt: skip
+    left += [(f"source {words(key)}", words(said(str(value) if key == "seed" else value))) for key, value in (source or {}).items()]
     right = [(words(key), words(said(value))) for key, value in sorted(facts.get("policies", {}).items())]
     right += [(f"model {words(key)}", words(said(value))) for key, value in model.items()]
     right += [(f"data {words(key)}", words(said(value))) for key, value in data.items() if key != "classes"]
     tables = tag("div", table(("run", ""), left, "facts"), table(("made of", ""), right, "facts"), class_="grid2")
     return tag("section", tag("h2", "Run it again"), tag("p", text, class_="hint"), command, tables)
+
+
+def _source(told: Told) -> str:
+    """What ran first, and where its report is."""
+    source = told.facts.get("source")
+    if not source:
+        return ""
+    text = story.source(source)
+    link = tag("a", "Its report", href=f"{told.source}") if told.source else ""
+    return tag("p", words(text), " ", link, *(["."] if link else []), class_="lead")
 
 
 def _figures(document: Document, control: Document | None) -> list[str]:
@@ -333,7 +321,8 @@ def _scanners(told: Told, names: Sequence[str]) -> str:
         held = [facts.get(key, getattr(shard, key, NOTHING)) for key in ("patients", "train", "validation", "test")]
         shown = [device.get(key) for key in ("vendor", "kernel", "kvp", "dose", "slice_mm", "hu_offset", "speed")]
         around = story.joined(facts.get("neighbours", ())) if facts.get("neighbours") else ""
-        cells = [name, *(NOTHING if value is None else f"{value:g}" if isinstance(value, float | int) else value for value in shown), *held]
+        who = f"{name} ({owned(name, facts)})" if "domain" in facts else name
+        cells = [who, *(NOTHING if value is None else f"{value:g}" if isinstance(value, float | int) else value for value in shown), *held]
         rows.append([*map(words, cells), charts.balance(counts, classes), words(around)])
     keys = "".join(tag("span", tag("i", class_=f"class-{i % 6}"), words(name)) for i, name in enumerate(classes))
     return table(heads, rows) + tag("p", keys, class_="legend")

@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pftl.observe.board import CLOUD
 from p2pftl.observe.history import History, Span
-from p2pftl.observe.lead import ACCURACY, told_by
+from p2pftl.observe.lead import ACCURACY, PROBED, RESTORED, told_by
 from p2pftl.observe.summary import Document
 from p2pftl.observe.units import clock, figure, seconds, size, some
 
@@ -26,11 +26,26 @@ def setting(history: History) -> str:
     first = f"{spelt(count).capitalize()} {'twin' if count == 1 else 'twins'} of CT scanners trained {_model(model)} on {kind}"
     if model.get("detector"):
         first += f" to find {joined(plan.classes[1:])}, each on its own studies only."
+    elif model.get("kind"):
+        goal = "to restore masked pixels" if model["kind"] == "masked" else "to answer its own question with a head of its own"
+        first += f", each {goal}, on its own studies only."
     else:
         first += (
             f" to tell apart {joined(plan.classes)}, each on its own studies only." if plan.classes else ", each on its own studies only."
         )
     return f"{first} {_exchange(history, facts)}"
+
+
+def source(facts: Mapping[str, Any]) -> str:
+    """What the twins began with."""
+    kind = "synthetic images" if facts["synthetic"] else "images"
+    what = "body and head of" if facts["head"] else "the body of"
+    model = "the mean of the models" if facts["model"] == "mean" else f"the model of {facts['model']}"
+    first = f"All twins started from {what} {model} of {facts['name']}, a source task that was run before"
+    setting = f"{some(facts['twins'], 'twin')}, {facts['images']} {kind} of {joined(facts['classes'])}, {some(facts['rounds'], 'round')}"
+    value = facts.get("value")
+    end = f", at the end {figure(value)} {facts['metric']} on its own test set" if value is not None else ""
+    return f"{first}: {setting}{end}."
 
 
 def outcome(document: Document, history: History) -> str:
@@ -40,7 +55,11 @@ def outcome(document: Document, history: History) -> str:
     if value is None:
         return "No twin was scored on the test set."
     words = f"At the end the twins classify {percent(value)} of the common test set correctly on average"
-    if lead is not ACCURACY:
+    if lead is PROBED:
+        words = f"At the end a linear probe on what a twin's encoder tells knows {percent(value)} of its own test set on average"
+    elif lead is RESTORED:
+        words = f"At the end {percent(value)} of the error over masked pixels are removed on average"
+    elif lead is not ACCURACY:
         words = f"At the end the twins' detectors have a mean {lead.name} of {percent(value)} on the common test set"
     worst = document.get("worst")
     if worst and len(document["twins"]) > 1:
@@ -157,6 +176,7 @@ def markdown(document: Document, history: History) -> str:
     lines = [f"# {document['name']}", "", setting(history), "", outcome(document, history)]
     end = ending(document)
     lines += ["", *filter(None, (end, caution(document)))]
+    lines += ["", source(document["source"])] if document.get("source") else []
     lines += ["", "What happened:", ""] if spans else []
     lines += ["- " + ": ".join(filter(None, (when(span), text))) for span, text in trouble(history, spans)]
     lines += ["", rejected(history)] if history.rejected else []

@@ -17,7 +17,9 @@ from p2pftl.observe.fleet import Scanner
 
 FILE = "summary.json"
 METRICS = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auroc")
-FOUND = ("map", "map_50", "map_70", "map_strict")  # of detectors alone, whose `recall` is the share of findings covered
+FOUND = ("map", "map_50", "map_70", "map_75", "map_strict")  # of detectors alone, whose `recall` is the share of findings covered
+PROBED = ("probe", "probe_start")  # of universal encoders alone: what the encoder knows, and what the one knew that all began with
+RESTORED = ("gain", "loss")  # of masked images alone
 LEVEL = 0.95
 Document = dict[str, Any]
 
@@ -48,10 +50,12 @@ class Summary:
         included; frames: sent = delivered + lost, refused counts what arrived and was not accepted; metric: what the run is told
         by; mean: over the twins, without those where a metric is undefined, null if it is undefined for all; worst: the twin with
         the lowest test `metric`; consensus_distance: mean squared distance of the twins' shared parameters from their mean;
-        reasons: why status is not "done"; control: see `control`.
+        reasons: why status is not "done"; source: the source task, only with one; ledger: see `Tally`, only with a
+        gate; control: see `control`.
         """
         board = self.board
         twins = {row.name: _twin(row, board.fleet.of(row.name)) for row in board.rows.values()}
+        source = board.plan.facts.get("source") if board.plan else None
         content: Document = {
             "name": board.plan.name if board.plan else "",
             "seed": board.plan.seed if board.plan else None,
@@ -74,8 +78,12 @@ class Summary:
             "consensus_distance": consensus_distance,
             "versions": dict(versions or {}),
         }
+        if board.tally.on:
+            content["ledger"] = board.tally.document()
         if control is not None:
             content["control"] = compare(twins, {row.name: _twin(row) for row in control.board.rows.values()}, board.lead.key)
+        if source is not None:
+            content["source"] = source
         clean: Document = _plain(content)
         return clean
 
@@ -129,8 +137,10 @@ def worst(twins: Mapping[str, Document], metric: str = "accuracy") -> str | None
 
 
 def _occurring(tests: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The metrics of a classifier, and of a detector where there is one."""
-    return (*METRICS, *FOUND) if any(FOUND[0] in test for test in tests) else METRICS
+    """The metrics of a classifier, and of whatever else there is."""
+    known = list(tests)
+    families = [family for family in (FOUND, PROBED, RESTORED) if any(family[0] in test for test in known)]
+    return (*METRICS, *(metric for family in families for metric in family))
 
 
 def dumps(document: Document) -> str:
@@ -169,13 +179,15 @@ def _device(known: Scanner) -> Document:
         "images": known.arrived,
         "left_out": known.left_out,
         "withheld": known.withheld,
+        "flag": known.flag or None,
+        "flags": known.flags,
     }
 
 
 def _scores(metrics: Mapping[str, Any] | None) -> Document:
     if metrics is None:
         return {}
-    return {key: metrics.get(key) for key in (*METRICS, *FOUND, "loss", "confusion") if key in metrics or key in METRICS}
+    return {key: metrics.get(key) for key in (*METRICS, *FOUND, *PROBED, "gain", "loss", "confusion") if key in metrics or key in METRICS}
 
 
 def _cloud(board: Board) -> Document:

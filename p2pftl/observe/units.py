@@ -72,3 +72,10 @@ def said(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def owned(name: str, twin: Mapping[str, Any]) -> str:
+    """What a twin has whose classes are its own: its domain, unless it is called so, and images of each class."""
+    held = " / ".join(f"{label} {count}" for label, count in zip(twin["classes"], twin["labels"].values(), strict=False))
+    named = [] if twin["domain"] == name else [twin["domain"]]
+    return ", ".join([*named, *(["left out"] if twin["left_out"] else []), held])

@@ -11,7 +11,9 @@ from typing import Any
 from p2pftl.device.troubles import of_images
 from p2pftl.device.tube import DAY
 from p2pftl.errors import P2pftlError, nearest
+from p2pftl.learning.knowledge import extends
 from p2pftl.learning.specs import FeatureCache, ModelSpec
+from p2pftl.scenario.encoders import encoder_faults
 from p2pftl.scenario.forms import policy_name
 from p2pftl.scenario.schema import Scenario
 from p2pftl.scenario.yaml_text import Path
@@ -21,6 +23,7 @@ from p2pftl.world.timeline import check_incidents
 
 _GREY = ("images", "npz", "coco_boxes")
 _ENUM = ("DEFAULT", "IMAGENET1K_V1")
+_OF_CLASSES, _OF_BOXES, _OF_MASKED = ("loss", "accuracy", "balanced_accuracy", "f1"), ("accuracy", "map_50"), ("loss",)  # for gates
 _POINT = {
     "E120": ("twin", "link", "groups"), "E121": ("until", "revive_after", "at", "day"), "E122": (), "E123": ("groups",), "E128": ("twin",),
 }  # fmt: skip
@@ -43,7 +46,10 @@ def contradictions(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Faul
     yield from _weights(scenario)
     yield from _fit(text)
     yield from _mixed(scenario)
+    yield from _gated(scenario)
+    yield from _behind(scenario)
     yield from _detector(scenario)
+    yield from _encoders(scenario)
     yield from _devices(scenario)
     yield from _crashes(scenario)
     yield from _names(scenario, text)
@@ -54,6 +60,8 @@ def _weights(scenario: Scenario) -> Iterator[Fault]:
     if weights in _ENUM and scenario.model.backbone == "compact":
         problem = "the compact backbone has no torchvision weights"
         yield Fault("E127", ("model", "weights"), problem, "use null, a .safetensors file or another backbone")
+    if scenario.model.head and weights is None:
+        yield Fault("E128", ("model", "head"), "there are no weights it could come from", "give model.weights, or leave it out")
     yield from _usable(weights, ("model", "weights"))
 
 
@@ -104,6 +112,45 @@ def _mixed(scenario: Scenario) -> Iterator[Fault]:
         yield Fault("E128", ("transfer",), problem, "give the model some, model: {adapters: 8}, or use transfer: head")
 
 
+def _gated(scenario: Scenario) -> Iterator[Fault]:
+    """A gate needs a merge that can do without an update, and a metric that is told."""
+    gate, aggregator = scenario.gate, policy_name("aggregator", scenario.aggregator)
+    if gate is None:
+        return
+    if gate.sifts and getattr(scenario.aggregator, "whole", False):
+        problem = f"{aggregator} would lose the mass of what it refuses"
+        yield Fault("E128", ("gate",), problem, "use gate: watch, or another aggregator")
+    if gate.sifts and aggregator == "keep_own":
+        yield Fault("E128", ("gate",), "keep_own merges nothing, so that nothing can gain", "leave it out, or use another aggregator")
+    told = _OF_BOXES if scenario.detector else _OF_MASKED if scenario.masked else _OF_CLASSES
+    if gate.metric in (*_OF_CLASSES, *_OF_BOXES) and gate.metric not in told:
+        yield Fault("E128", ("gate", "metric"), f"{gate.metric} is not measured here", f"use metric: {' or '.join(told)}")
+
+
+def _behind(scenario: Scenario) -> Iterator[Fault]:
+    """What does not go with a knowledge policy that keeps entries of its own behind the model's."""
+    knowledge, transfer = scenario.knowledge, policy_name("transfer", scenario.transfer)
+    if not extends(knowledge):
+        return
+    name, private = policy_name("knowledge", knowledge), not getattr(knowledge, "beside", False)
+    other = getattr(knowledge, "backbone", None) is not None and transfer != "full"
+    still = name == "prototypes" and transfer == "head"
+    found: tuple[tuple[Path, bool, str, str], ...] = (
+        (("cloud",), scenario.cloud is not None, f"{name} are for twins among themselves, and a cloud averages models", "use cloud: null"),
+        (("codec",), getattr(scenario.codec, "partial", False), f"{name} travel whole, and this codec sends a part", "use another codec"),
+        (
+            ("aggregator",), policy_name("aggregator", scenario.aggregator) == "keep_own",
+            f"what is heard must be merged for {name} to arrive, and keep_own merges nothing", "use adopt or weighted_mean",
+        ),
+        (("gate",), scenario.gate is not None and private, "it judges by the model, which stays private here", "leave it out"),
+        (("transfer",), other, "a proxy of another backbone is shared as a whole", "use full, or leave knowledge.backbone out"),
+        (("transfer",), still, "it leaves the embeddings as they came, and prototypes pull at them", "use another transfer policy"),
+    )  # fmt: skip
+    for path, wrong, problem, fix in found:
+        if wrong:
+            yield Fault("E128", path, problem, fix)
+
+
 def _detector(scenario: Scenario) -> Iterator[Fault]:
     """A detector needs boxes and the other way round; what is built on a classifier's features or loss is not for it."""
     detector, data = scenario.detector, policy_name("data", scenario.data.source)
@@ -137,8 +184,17 @@ def _not_beside_a_detector(scenario: Scenario) -> tuple[tuple[Path, bool, str, s
         (("compute", "precision"), compute.precision == "bf16", "a detector is computed in 32 bits", "use fp32"),
         (("compute", "device"), compute.device == "cuda", "a detector is computed on the processor", "use cpu or auto"),
         (("fit", "views"), scenario.fit.views is not None, "a detector sees each image moved anew", gone),
+        (("fit", "loss"), scenario.fit.loss != "cross_entropy", "a detector has losses of its own", gone),
         (("cloud",), ifca, "it compares the losses of classifiers, and this is a detector", "use another cloud policy"),
     )
+
+
+def _encoders(scenario: Scenario) -> Iterator[Fault]:
+    for key in ("universal", "masked"):
+        if (spec := getattr(scenario, key)) is not None:
+            yield from _usable(spec.weights, (key, "weights"))
+    for path, problem, fix in encoder_faults(scenario):
+        yield Fault("E128", path, problem, fix)
 
 
 def _devices(scenario: Scenario) -> Iterator[Fault]:

@@ -13,15 +13,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from p2pftl.errors import P2pftlError, nearest
-from p2pftl.policies import find, registered
+from p2pftl.policies import Within, find, registered
 
-PATH_KEYS = frozenset({"path", "manifest", "boxes", "folder", "file"})
+PATH_KEYS = frozenset({"path", "manifest", "boxes", "annotations", "folder", "file", "scenario"})
 
 
 def fault(
@@ -102,11 +102,17 @@ class Default:
 
 @dataclass(frozen=True)
 class Policy:
-    """Annotation: the value is `{use: name, ...}` or just `name`, a policy of `seam`. See `form` for key and slot."""
+    """Annotation: the value is `{use: name, ...}` or just `name`, a policy of `seam`, not one of `but`. See `form` for key and slot."""
 
     seam: str
     key: str = "use"
     slot: str = ""
+    but: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(found: Within) -> Policy:
+        """The same of a policy within a policy."""
+        return Policy(found.seam, slot=found.slot, but=found.but)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         holder = {"holder": source, "slot": self.slot} if self.slot else {}
@@ -114,13 +120,13 @@ class Policy:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         holder = _metadata(schema)["holder"]
-        forms = {name: form(find(self.seam, name), use=name, key=self.key, **holder) for name in sorted(registered(self.seam))}
+        forms = {name: form(find(self.seam, name), use=name, key=self.key, **holder) for name in self._known()}
         short = [name for name, made in forms.items() if sum(f.is_required() for f in made.model_fields.values()) == 1]
         choices = [handler(made.__pydantic_core_schema__) for made in forms.values()]
         return {"oneOf": [{"enum": short}, *choices] if self.key == "use" and short else choices}
 
     def _read(self, holder: dict[str, Any], value: Any, info: ValidationInfo) -> Any:
-        known = sorted(registered(self.seam))
+        known = self._known()
         if isinstance(value, str):
             value = {self.key: value}
         if not isinstance(value, dict):
@@ -133,6 +139,9 @@ class Policy:
         if name not in known:
             raise fault("E126", f"no such {self.seam}", nearest(name, known), at=(self.key,))
         return fill(_load(self.seam, name, self.key), value, folder(info), use=name, key=self.key, **holder)
+
+    def _known(self) -> list[str]:
+        return sorted(registered(self.seam).keys() - set(self.but))
 
 
 @dataclass(frozen=True)
@@ -226,7 +235,12 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _wrapped(hint: Any) -> Any:
-    """A plain dataclass within a policy becomes a section, so that its unknown keys are named as well."""
+    """A plain dataclass within a policy becomes a section, so that its unknown keys are named as well; a policy within one, a policy."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is dict:
+        return dict[args[0], _wrapped(args[1])]  # type: ignore[valid-type,misc]
+    if origin is Annotated:
+        return Annotated[args[0], *(Policy.of(one) if isinstance(one, Within) else one for one in args[1:])]
     return Annotated[hint, Section()] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else hint
 
 

@@ -17,16 +17,18 @@ from p2pftl.scenario.faults import blame, explain
 from p2pftl.scenario.forms import fill
 from p2pftl.scenario.overrides import merged, overridden, without_cloud
 from p2pftl.scenario.schema import Scenario
+from p2pftl.scenario.source import as_source, disagreements
 from p2pftl.scenario.yaml_text import Document, document
 
-__all__ = ["document", "load"]
+__all__ = ["document", "load", "source_of"]
 
 _SECRET = re.compile(r"\$\{\w+\}|^\$\w+$")
 
 
-def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None) -> Scenario:
+def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = None, alone: bool = False) -> Scenario:
     """Read the scenario at `path`, changed by `overrides` ("fit.lr=0.1") and, before them, by the variant of that name.
 
+    alone: without its source task, which is read and checked as well if it has one.
     Relative paths start at the file's folder, else at the working folder. Every variant is checked, chosen or not.
     Raises ScenarioError E101 to E135, TopologyError E2xx; each says where.
     """
@@ -36,9 +38,18 @@ def load(path: Path, overrides: Sequence[str] = (), *, variant: str | None = Non
     if variant is not None and variant not in found:
         fix = nearest(variant, found) if found else "the scenario has no variants"
         raise ScenarioError("E109", f"no variant {variant}", where=str(path), fix=fix)
-    scenario = _check(written, path)
-    checked = {name: _check_variant(changed, path, name) for name, changed in found.items()}
+    scenario = _check(written, path, alone=alone)
+    checked = {name: _check_variant(changed, path, name, alone=alone) for name, changed in found.items()}
     return scenario if variant is None else checked[variant]
+
+
+def source_of(scenario: Scenario) -> Scenario:
+    """Read the scenario that `scenario` names as its source task, as it is run first. Raises what `load` raises."""
+    assert scenario.source is not None
+    try:
+        return as_source(load(Path(scenario.source.scenario), alone=True), scenario)
+    except P2pftlError as error:
+        raise type(error)(error.code, f"source task: {error.problem}", where=error.where, fix=error.fix) from None
 
 
 def _variant(written: Document, name: str, overrides: Sequence[str]) -> Document:
@@ -54,15 +65,15 @@ def _variant(written: Document, name: str, overrides: Sequence[str]) -> Document
     return without_cloud(changed) if written.value.get("cloud") is not None else changed
 
 
-def _check_variant(written: Document, path: Path, name: str) -> Scenario:
+def _check_variant(written: Document, path: Path, name: str, *, alone: bool) -> Scenario:
     try:
-        return _check(written, path, suffix=f"-{name}")
+        return _check(written, path, suffix=f"-{name}", alone=alone)
     except P2pftlError as error:
         raise type(error)(error.code, f"variant {name}: {error.problem}", where=error.where, fix=error.fix) from None
 
 
-def _check(written: Document, path: Path, suffix: str = "") -> Scenario:
-    """Return the scenario of `written`; suffix: what a variant adds to the name."""
+def _check(written: Document, path: Path, suffix: str = "", *, alone: bool) -> Scenario:
+    """Return the scenario of `written`; suffix: what a variant adds to the name; alone: its source task is not read."""
     for at, text in _texts(written.value):
         if _SECRET.search(text):
             raise blame("E135", at, "environment variables are not replaced", "write the value itself; keep secrets out", written)
@@ -81,6 +92,9 @@ def _check(written: Document, path: Path, suffix: str = "") -> Scenario:
         named = blame(fault.code, fault.path, fault.problem, fault.fix, written, key=fault.key, found=fault.code == "E127")
         kind = TopologyError if fault.code.startswith("E2") else ScenarioError
         raise kind(named.code, named.problem, where=fault.where or named.where, fix=named.fix)
+    if scenario.source is not None and not alone:
+        for at, problem, fix in disagreements(source_of(scenario), scenario):
+            raise blame("E128", at, problem, fix, written, found=False)
     return replace(scenario, seed_chosen=chosen)
 
 

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from p2pftl.cloud.seams import Equipped
 from p2pftl.draw import number
 from p2pftl.exchange import partners
 from p2pftl.gossip.frames import Header, seal
 from p2pftl.gossip.partners import Nobody
 from p2pftl.gossip.seams import MARKS, Signs
-from p2pftl.imaging.cohort import Catalogue, Progress, Shard
+from p2pftl.imaging.cohort import Catalogue, Progress, Sample, Shard
+from p2pftl.imaging.domains import Domains, shards_of
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.imaging.split import shards as deal
 from p2pftl.learning.detection.spec import DetectorSpec, said
+from p2pftl.learning.knowledge import carried, extended, extends
 from p2pftl.learning.specs import Compute, ModelSpec
+from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.params import Layout, length
 from p2pftl.policies import name_of
 from p2pftl.scenario.contradictions import day_s
@@ -35,7 +38,8 @@ from p2pftl.world.world import World
 
 SAMPLED_ROUNDS = 16
 POOL = "pool"
-POLICIES = ("transfer", "knowledge", "aggregator", "codec", "partners", "pace", "mixing")
+PARTS = ("train", "validation", "test")
+POLICIES = ("transfer", "knowledge", "aggregator", "codec", "partners", "pace", "mixing", "gate")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Plan:
     """What a run needs, compiled.
 
     shards: twin -> its samples (before `prepared`, a phantom's files need not exist); apart: where the scenario pools all studies,
-    the plan of the twins that acquired them.
+    the plan of the twins that acquired them; source: what the source task came to, None without one.
     """
 
     scenario: Scenario
@@ -54,6 +58,7 @@ class Plan:
     scanners: Mapping[str, Scanner]
     shards: Mapping[str, Shard]
     apart: Plan | None = None
+    source: Mapping[str, Any] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,7 +68,7 @@ class Plan:
     @property
     def layout(self) -> Layout:
         """Where the model's tensors lie; torch is imported for it. Raises ScenarioError E127."""
-        return _layout(self.scenario.detector or self.scenario.model, len(self.catalogue.classes))
+        return extended(_layout(self.scenario.network, len(self.catalogue.classes)), self.scenario.model, self.scenario.knowledge)
 
     @property
     def compute(self) -> Compute:
@@ -76,7 +81,8 @@ class Plan:
 
     @property
     def transfer(self) -> Any:
-        return self.scenario.transfer
+        """What is trained and travels of `layout`."""
+        return carried(self.scenario.transfer, self.scenario.knowledge)
 
     def packing(self, cores: int) -> Packing:
         """Who shares a process. A participant that crashes on schedule, and the cloud, live alone: a crash takes a process."""
@@ -89,8 +95,13 @@ class Plan:
         if self.apart is not None:
             return self.apart.prepared(progress).pooled()
         self.transfer.plan(self.scenario.rounds - 1, self.layout)
-        source = self.scenario.data.source
-        return replace(self, shards=source.prepare(self.shards, self.scanners, self.scenario.seed, progress))
+        scenario, source = self.scenario, self.scenario.data.source
+        shards = source.prepare(self.shards, self.scanners, scenario.seed, progress)
+        if scenario.cloud and isinstance(scenario.cloud.coordinator, Equipped):
+            own = {(sample.file, sample.index) for shard in shards.values() for part in PARTS for sample in getattr(shard, part)}
+            ready = scenario.cloud.coordinator.equipped(scenario.seed, source.size, scenario.network.weights, own, progress)
+            scenario = replace(scenario, cloud=replace(scenario.cloud, coordinator=ready))
+        return replace(self, shards=shards, scenario=scenario)
 
     def recruiter(self, previews: Path | None) -> Recruiter:
         """Return what builds the participants in their own processes."""
@@ -101,13 +112,21 @@ class Plan:
             classes=len(self.catalogue.classes), layout=self.layout, model=scenario.model, compute=self.compute, recipe=scenario.fit,
             features=scenario.features, transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
             simulated=self.simulated, device=scenario.device, arrivals=scenario.arrivals, labels=self.catalogue.classes,
-            previews=previews if wanted else None, detector=scenario.detector,
+            previews=previews if wanted else None, detector=scenario.detector, universal=scenario.universal, masked=scenario.masked,
+            own=self.catalogue.own, out=self.out,
         )  # fmt: skip
+
+    def starting(self, first: ModelSpec | UniversalSpec | MaskedSpec, source: Mapping[str, Any]) -> Plan:
+        """The same plan with the weights of `first`, which the source task made; `source`: its facts."""
+        apart = self.apart and self.apart.starting(first, source)
+        key = {UniversalSpec: "universal", MaskedSpec: "masked"}.get(type(first), "model")
+        changed: dict[str, Any] = {key: first}
+        return replace(self, scenario=replace(self.scenario, **changed), source=source, apart=apart)
 
     def without_exchange(self) -> Plan:
         """The same plan with nobody to talk to: what each twin learns alone."""
-        scenario = replace(self.scenario, partners=Nobody(), cloud=None)
-        terms = replace(self.terms, partners=Nobody(), cloud=None)
+        scenario = _on_their_own(replace(self.scenario, partners=Nobody(), cloud=None))
+        terms = replace(self.terms, partners=Nobody(), cloud=None, knowledge=scenario.knowledge)
         return replace(self, scenario=scenario, terms=terms)
 
     def pooled(self) -> Plan:
@@ -116,16 +135,25 @@ class Plan:
         Test images and first model are the same; links, cloud and incidents play no part. The upper bound of a comparison.
         """
         parts = ("train", "validation")
-        whole = {part: tuple(sample for name in self.topology.names for sample in getattr(self.shards[name], part)) for part in parts}
+        names = [name for name in self.topology.names if name not in self.out]
+        whole = {part: tuple(sample for name in names for sample in getattr(self.shards[name], part)) for part in parts}
         topology = still("pooled", (POOL,), ())
-        scenario = replace(self.scenario, partners=Nobody(), cloud=None, incidents=(), device=None, arrivals=None)
+        scenario = _on_their_own(replace(self.scenario, partners=Nobody(), cloud=None, incidents=(), device=None, arrivals=None))
         return replace(
             self, scenario=scenario, topology=topology, apart=self,
             world=World(topology, scenario.links, (), None, scenario.seed),
-            terms=replace(self.terms, everyone=topology.names, partners=Nobody(), cloud=None),
+            terms=replace(self.terms, everyone=topology.names, partners=Nobody(), cloud=None, knowledge=scenario.knowledge),
             scanners={POOL: Scanner(speed=sum(scanner.speed for scanner in self.scanners.values()))},
-            shards={POOL: Shard(**whole, test=self._any_shard().test)},
+            shards={POOL: Shard(**whole, test=self._tests())},
         )  # fmt: skip
+
+    @property
+    def out(self) -> frozenset[str]:
+        """Twins from whose images nobody learns."""
+        source, twins = self.scenario.data.source, self.topology.names
+        if not isinstance(source, Domains) or self.apart:
+            return frozenset()
+        return frozenset(name for name in twins if source.is_left_out(name, twins))
 
     @property
     def simulated(self) -> bool:
@@ -135,7 +163,7 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """Everything a person should know before it starts; the report shows it, `p2pftl plan` prints it."""
         scenario = self.scenario
-        network = scenario.detector or scenario.model
+        network = scenario.network
         return {
             "twins": {name: self._twin(name) for name in self.topology.names},
             "edges": self._edges(),
@@ -149,15 +177,17 @@ class Plan:
                 "weights": None if network.weights is None else Path(network.weights).name, "digest": self.layout.digest,
                 "precision": self.compute.precision, "adapters": scenario.model.adapters,
                 **({"detector": said(scenario.detector)} if scenario.detector else {}),
+                **({"kind": "universal"} if scenario.universal else {"kind": "masked"} if scenario.masked else {}),
             },
             "policies": {seam: name_of(policy) for seam in POLICIES if (policy := getattr(scenario, seam)) is not None},
             "data": {
                 "use": name_of(scenario.data.source), "split": name_of(scenario.data.split), "synthetic": self.catalogue.synthetic,
                 "classes": list(self.catalogue.classes), "images": len(self.catalogue.samples),
-                "patients": len({sample.patient for sample in self.catalogue.samples}), "test": len(self._any_shard().test),
+                "patients": len({sample.patient for sample in self.catalogue.samples}), "test": len(self._tests()),
                 **self._tested(),
             },
             "exchange": not (isinstance(scenario.partners, Nobody) and scenario.cloud is None),
+            **({"source": dict(self.source)} if self.source else {}),
         }  # fmt: skip
 
     def predicted(self) -> dict[str, Any]:
@@ -186,7 +216,16 @@ class Plan:
         found = about(self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.simulated)
         labels = dict(zip(self.catalogue.classes, found.pop("labels"), strict=True))
         device = told(self.scenario.device, self.scanners[name]) if self.scenario.device else None
-        return {**found, "labels": labels, "neighbours": list(self.topology.neighbours(name, 0)), "device": device}
+        return {**found, **self._domain(name), "labels": labels, "neighbours": list(self.topology.neighbours(name, 0)), "device": device}
+
+    def _domain(self, name: str) -> dict[str, Any]:
+        """Whose domain it is, and what its classes are called, where every twin has its own."""
+        source = self.scenario.data.source
+        if not isinstance(source, Domains) or self.apart:
+            return {}
+        twins = self.topology.names
+        told = {"domain": source.held_by(twins)[name], "classes": list(self.catalogue.own[name])}
+        return told | {"left_out": name in self.out}
 
     def _tested(self) -> dict[str, list[int]]:
         """Of each common test image a number for its patient, 0 for the first that comes, and its class; nothing else of anybody."""
@@ -259,12 +298,20 @@ class Plan:
     def _fit_seconds(self, name: str) -> float:
         from p2pftl.learning.fit import samples_seen
 
-        lesson = self.scenario.transfer.plan(0, self.layout)
-        samples = samples_seen(self.scenario.fit, lesson, len(self.shards[name].train))
+        lesson, held = self.transfer.plan(0, self.layout), len(self.shards[name].train)
+        samples = samples_seen(self.scenario.fit, lesson, held)
+        if extends(self.scenario.knowledge):
+            samples = self.scenario.knowledge.cost(samples, held)
         return samples * self.terms.seconds_per_sample / self.scanners[name].speed
 
     def _shared(self, round: int) -> int:
-        return length(self.layout.ranges(self.scenario.transfer.plan(round, self.layout).shared))
+        return length(self.layout.ranges(self.transfer.plan(round, self.layout).shared))
+
+    def _tests(self) -> tuple[Sample, ...]:
+        """Test images: common to all twins, or of all twins' domains."""
+        if not self.catalogue.own:
+            return self._any_shard().test
+        return tuple(sample for shard in self.shards.values() for sample in shard.test)
 
     def _any_shard(self) -> Shard:
         return self.shards[self.topology.names[0]]
@@ -275,21 +322,22 @@ def compile_plan(scenario: Scenario) -> Plan:
 
     Quick, because nothing here needs the network itself: what only that can tell is raised by `Plan.prepared`.
     """
+    scenario = _on_their_own(scenario)
     topology = scenario.topology.build(scenario.seed)
     scanners = {name: scenario.twins.get(name, Scanner()) for name in topology.names}
     catalogue = scenario.data.source.catalogue(scanners, scenario.seed)
     incidents = in_seconds(scenario.incidents, day_s(scenario))
     check_devices(scenario, incidents, catalogue, scanners)
     data = scenario.data
-    shards = deal(catalogue, topology.names, data.split, data.test, data.validation, scenario.seed)
+    shards = shards_of(data.source, catalogue, topology.names, data.split, data.test, data.validation, scenario.seed)
     cloud = scenario.cloud
     terms = Terms(
         run=f"{scenario.name}-{number(scenario.seed, 'run', scenario.name, bits=32):08x}", seed=scenario.seed, rounds=scenario.rounds,
         everyone=topology.names, aggregator=scenario.aggregator, codec=scenario.codec, mixing=scenario.mixing, pace=scenario.pace,
-        partners=scenario.partners, knowledge=scenario.knowledge,
+        partners=scenario.partners, knowledge=scenario.knowledge, gate=scenario.gate,
         cloud=CloudTerms(cloud.every, cloud.wait, cloud.deadline) if cloud else None,
         evaluate=scenario.evaluate.every, seconds_per_sample=scenario.fit.seconds_per_sample,
-        answers=catalogue.synthetic if scenario.answers is None else scenario.answers,  # of real patients only if asked for
+        answers=tellable(scenario, catalogue),
     )  # fmt: skip
     links = (cloud.links or scenario.links) if cloud else None
     world = World(topology, scenario.links, incidents, links, scenario.seed)
@@ -297,8 +345,24 @@ def compile_plan(scenario: Scenario) -> Plan:
     return plan.pooled() if scenario.pooled else plan
 
 
+def tellable(scenario: Scenario, catalogue: Catalogue) -> bool:
+    """Whether answers are told: of real patients only if asked for, and only where classes and test images are common to all."""
+    wanted = catalogue.synthetic if scenario.answers is None else scenario.answers
+    return wanted and not catalogue.own and scenario.masked is None
+
+
+def _on_their_own(scenario: Scenario) -> Scenario:
+    """Without a knowledge policy that keeps entries behind the model where nobody is there to share them with: plain learning."""
+    alone = isinstance(scenario.partners, Nobody) and scenario.cloud is None
+    return replace(scenario, knowledge=None) if alone and extends(scenario.knowledge) else scenario
+
+
 @lru_cache
-def _layout(spec: ModelSpec | DetectorSpec, classes: int) -> Layout:
+def _layout(spec: ModelSpec | DetectorSpec | UniversalSpec | MaskedSpec, classes: int) -> Layout:
+    if isinstance(spec, UniversalSpec | MaskedSpec):
+        from p2pftl.learning.universal import model as universal
+
+        return universal.layout_of(spec.encoder, classes if isinstance(spec, UniversalSpec) else 0)
     if isinstance(spec, DetectorSpec):
         from p2pftl.learning.detection.model import Detector
 

@@ -12,13 +12,16 @@ from p2pftl.agenda import Participant
 from p2pftl.cloud.cloud import Cloud
 from p2pftl.cloud.seams import Coordinator
 from p2pftl.device.troubles import of_images
+from p2pftl.draw import number
 from p2pftl.imaging.archive import Arrivals
 from p2pftl.imaging.boxes import BoxCohort
 from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
 from p2pftl.imaging.previews import write_preview
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.detection.spec import DetectorSpec
+from p2pftl.learning.knowledge import Prototypes, Proxy, extends
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
+from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.params import Layout
 from p2pftl.scenario.devices import troubles
 from p2pftl.scenario.schema import DeviceSection
@@ -27,6 +30,7 @@ from p2pftl.world.topology import CLOUD
 from p2pftl.world.world import World
 
 if TYPE_CHECKING:  # it brings torch
+    from p2pftl.learning.classification import Classification
     from p2pftl.learning.task import Task
     from p2pftl.mirror import Mirror
 
@@ -38,7 +42,8 @@ class Recruiter:
     """Called by name in a participant's own process; models and the common test set are made once per process.
 
     previews: folder for pictures of each twin's studies, None for none; device: what stands behind every twin, None for nothing;
-    arrivals: studies acquired during the run, None for none; labels: names of the classes; detector: what learns instead of `model`.
+    arrivals: studies acquired during the run, None for none; labels: names of the classes; detector, universal, masked: what learns
+    instead of `model`; own: twin -> its classes where they are its own, as its test images are then; out: twins that only listen.
     """
 
     terms: Terms
@@ -60,6 +65,10 @@ class Recruiter:
     arrivals: Arrivals | None = None
     labels: tuple[str, ...] = ()
     detector: DetectorSpec | None = None
+    universal: UniversalSpec | None = None
+    masked: MaskedSpec | None = None
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    out: frozenset[str] = frozenset()
     _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, name: str) -> Participant:
@@ -76,14 +85,40 @@ class Recruiter:
 
         shard = self.shards[name]
         cohorts = {"train": self.source.read(shard.train), "validation": self._read(shard.validation)}
-        cohorts["test"] = self._once("test", lambda: self._read(shard.test))
+        cohorts["test"] = self._once(f"test {name if self.own else ''}", lambda: self._read(shard.test))
         if self.previews is not None:
             write_preview(cohorts["train"], self.previews / f"{name}.png")
         scanner = self.scanners[name]
-        task = self._detection(name, cohorts) if self.detector else self._classification(name, cohorts)
+        task = self._task(name, cohorts)
         told = about(shard, scanner, self.classes, simulated=self.simulated)
         mirror = self._mirror(name, cohorts)
         return Twin(name, task, self.terms, self.world, mirror=mirror, speed=scanner.speed, about=told)
+
+    def _task(self, name: str, cohorts: Mapping[str, Any]) -> Task:
+        if self.detector:
+            return self._detection(name, cohorts)
+        if self.universal:
+            return self._private(name, cohorts, self.universal)
+        return self._masked(name, cohorts, self.masked) if self.masked else self._classification(name, cohorts)
+
+    def _private(self, name: str, cohorts: Mapping[str, Cohort], spec: UniversalSpec) -> Task:
+        from p2pftl.learning.universal.heads import PrivateHead
+        from p2pftl.learning.universal.model import Universal
+
+        seed, classes = self.terms.seed, len(self.own.get(name, self.labels))
+        model = self._once("model", lambda: Universal(spec.encoder, self.classes, seed, self.compute, spec.weights))
+        start = self._once("start", model.take)
+        listens = name in self.out
+        return PrivateHead(name, model, start, cohorts, self.recipe, self.transfer, seed, classes, listens=listens)
+
+    def _masked(self, name: str, cohorts: Mapping[str, Cohort], spec: MaskedSpec) -> Task:
+        from p2pftl.learning.universal.masked import MaskedImages
+        from p2pftl.learning.universal.model import Universal
+
+        seed = self.terms.seed
+        model = self._once("model", lambda: Universal(spec.encoder, 0, seed, self.compute, spec.weights))
+        start, listens, classes = self._once("start", model.take), name in self.out, len(self.own.get(name, ()))
+        return MaskedImages(name, model, start, cohorts, self.recipe, self.transfer, seed, spec.masking, listens, classes)
 
     def _classification(self, name: str, cohorts: Mapping[str, Cohort]) -> Task:
         from p2pftl.learning.classification import Classification
@@ -94,11 +129,28 @@ class Recruiter:
         start = self._once("start", model.take)
         features = self._once("features", lambda: Features(model, self.features))
         knowledge, mate = self.terms.knowledge, None
-        if knowledge is not None:
+        if knowledge is not None and not extends(knowledge):
             mate = self._once("mate", lambda: Model(replace(self.model, weights=None), self.classes, self.terms.seed, self.compute))
-        return Classification(
+        task = Classification(
             name, model, start, cohorts, self.recipe, self.transfer, self.terms.seed, self.classes, features, knowledge, mate
         )  # fmt: skip
+        return self._extended(task)
+
+    def _extended(self, task: Classification) -> Task:
+        """`task`, with what the knowledge policy keeps behind the model."""
+        policy = self.terms.knowledge
+        if isinstance(policy, Proxy):
+            from p2pftl.learning.models import Model
+            from p2pftl.learning.proxy import ProxyLearning
+
+            seed = number(self.terms.seed, "proxy")
+            network = self._once("proxy", lambda: Model(policy.spec(self.model), self.classes, seed, self.compute))
+            return ProxyLearning(task, policy, network, self._once("first proxy", network.take), self.layout)
+        if isinstance(policy, Prototypes):
+            from p2pftl.learning.prototypes import PrototypeLearning
+
+            return PrototypeLearning(task, policy, self.layout)
+        return task
 
     def _detection(self, name: str, cohorts: Mapping[str, Any]) -> Task:
         """cohorts: of images with boxes, as every data source reads them that a detector is allowed with."""

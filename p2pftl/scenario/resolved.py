@@ -11,6 +11,7 @@ import yaml
 
 from p2pftl import __version__
 from p2pftl.errors import ScenarioError
+from p2pftl.policies import Within
 from p2pftl.scenario.forms import Policy, policy_name
 from p2pftl.scenario.schema import Scenario
 from p2pftl.scenario.yaml_text import Refused, scalar
@@ -41,13 +42,13 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _plain(value: Any, policy: Policy | None) -> Any:
     """policy: how `value`, or what it holds, was named in the text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part, policy) for key, part in value.items()}
     if policy and policy.slot and value is not None:
         rest = _fields(value)
         own = getattr(value, policy.slot)
         del rest[policy.slot]
         return {policy.key: _name(policy.seam, own), **_fields(own), **rest}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part, policy) for key, part in value.items()}
     if isinstance(value, tuple | list | set | frozenset):
         parts = sorted(value) if isinstance(value, set | frozenset) else value
         return [_plain(part, policy) for part in parts]
@@ -61,9 +62,9 @@ def _plain(value: Any, policy: Policy | None) -> Any:
 def _policy(hint: Any) -> Policy | None:
     """The Policy annotation anywhere within `hint`."""
     if get_origin(hint) is Annotated:
-        found = next((extra for extra in hint.__metadata__ if isinstance(extra, Policy)), None)
+        found = next((extra for extra in hint.__metadata__ if isinstance(extra, Policy | Within)), None)
         if found:
-            return found
+            return Policy.of(found) if isinstance(found, Within) else found
     return next((found for part in get_args(hint) if (found := _policy(part))), None)
 
 

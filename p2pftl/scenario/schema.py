@@ -16,14 +16,16 @@ from p2pftl.device.coupling import Coupling
 from p2pftl.device.qa import QaPolicy
 from p2pftl.device.rules import Ageing, Rules, Workload
 from p2pftl.device.tube import Wear
-from p2pftl.gossip.seams import Aggregator, Codec, Mixing, Pace, Partners
+from p2pftl.gossip.seams import Aggregator, Codec, Gate, Mixing, Pace, Partners
 from p2pftl.imaging.archive import Arrivals
 from p2pftl.imaging.cohort import Source, Split
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.detection.spec import DetectorSpec
 from p2pftl.learning.knowledge import Knowledge
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
+from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.scenario.forms import Default, Policy, Section, fault, form
+from p2pftl.scenario.source import SourceTask
 from p2pftl.world.incidents import Incident
 from p2pftl.world.links import Link
 
@@ -113,7 +115,8 @@ class DeviceSection:
     day_s: virtual seconds in a device's day; history: device days lived before the run begins; measure: phantoms drawn from their
     sampling distribution, or scanned and analysed as images; quarantine: leave out studies of a quarantine window and withhold the
     update meanwhile; adapt: rounds in which a changed protocol is answered by training normalisation and head alone; regain: how
-    far below its accuracy before a change a twin may be and count in full again; protocol: how the phantom is scanned, null for
+    far below its accuracy before a change a twin may be and count in full again; drop: how far below its best a model may fall, twice in
+    a row, before a maintenance flag asks for a phantom, 0 for no flag; protocol: how the phantom is scanned, null for
     each scanner's clinical settings; qa: limits and charts; workload: patients of a day; ageing: what changes by itself;
     wear: constants of the tube.
     """
@@ -124,6 +127,7 @@ class DeviceSection:
     quarantine: bool = True
     adapt: Annotated[int, Ge(0)] = 1
     regain: Annotated[float, Interval(ge=0, le=1)] = 0.02
+    drop: Annotated[float, Interval(ge=0, le=1)] = 0.15
     protocol: Annotated[phantoms.Protocol, Section()] | None = None
     qa: QaPolicy = field(default_factory=QaPolicy)
     workload: Workload = field(default_factory=Workload)
@@ -144,7 +148,7 @@ class DeviceSection:
     @property
     def coupling(self) -> Coupling:
         """How far the device reaches into the learning."""
-        return Coupling(self.quarantine, self.adapt, self.regain)
+        return Coupling(self.quarantine, self.adapt, self.regain, self.drop)
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,16 @@ class Scenario:
 
     name: names the run folder, the file's name if not given; rounds: gossip rounds of every twin; topology: who can talk to whom;
     data: which studies there are and who holds them; seed: all randomness comes from it, one is chosen if not given;
-    model: backbone and first weights; detector: what finds things, instead of a model that tells images apart, null for none;
+    model: backbone and first weights; source: the scenario that is run first, from whose model this one starts, null for none;
+    detector: what finds things, instead of a model that tells images apart, null for none; universal: an encoder that all share under
+    a head of each twin's own, instead of a model, null for none; masked: masked images instead of classes, null for none;
     fit: how a twin fits its shard in a round; compute: in which numbers, and on which device; features: what is kept of what
     frozen layers made of images; transfer: what is trained, what is shared; knowledge: how a twin learns from the models it heard,
     null for not at all;
     aggregator: how heard updates are merged into the own model; codec: how a model is written into a frame; partners: which
-    neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; cloud: the optional coordinator, null for
-    none; links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
+    neighbours are sent to; pace: when a round closes; mixing: weights of the neighbours; gate: measures what each exchange gains,
+    and may refuse it, null for neither; cloud: the optional coordinator, null for none;
+    links: latency, bandwidth and faults of every link; twins: scanners that differ from the standard one, by name;
     incidents: what happens to the world, and when; evaluate: how often models are scored; checkpoint: how often twins are saved;
     device: a simulated scanner behind every twin, null for none; arrivals: studies acquired during the run, null for a fixed set;
     control: also run without any exchange and report the margin;
@@ -176,7 +183,10 @@ class Scenario:
     data: Annotated[DataSection, Policy("data", slot="source")]
     seed: Seed
     model: Annotated[ModelSpec, Section()] = field(default_factory=ModelSpec)
+    source: Annotated[SourceTask, Section()] | None = None
     detector: Annotated[DetectorSpec, Section()] | None = None
+    universal: Annotated[UniversalSpec, Section()] | None = None
+    masked: Annotated[MaskedSpec, Section()] | None = None
     fit: Annotated[Recipe, Section()] = field(default_factory=Recipe)
     compute: Annotated[Compute, Section()] = field(default_factory=Compute)
     features: Annotated[FeatureCache, Section()] = field(default_factory=FeatureCache)
@@ -187,6 +197,7 @@ class Scenario:
     partners: Annotated[Partners, Policy("partners")] = field(default_factory=Default("partners", "all"))
     pace: Annotated[Pace, Policy("pace")] = field(default_factory=Default("pace", "synchronous"))
     mixing: Annotated[Mixing, Policy("mixing")] = field(default_factory=Default("mixing", "metropolis"))
+    gate: Annotated[Gate, Policy("gate")] | None = None
     cloud: Annotated[CloudSection, Policy("cloud", slot="coordinator")] | None = None
     links: Annotated[Link, Section()] = field(default_factory=Link)
     twins: dict[str, Annotated[Scanner, Section()]] = field(default_factory=dict)
@@ -205,6 +216,11 @@ class Scenario:
     seeds: Annotated[tuple[Seed, ...], Len(0, 1000), AfterValidator(_distinct)] = ()
     version: Annotated[int, Ge(1), AfterValidator(_supported), WithJsonSchema({"const": VERSION})] = VERSION
     seed_chosen: bool = field(default=False, compare=False, metadata={"key": False})
+
+    @property
+    def network(self) -> DetectorSpec | UniversalSpec | MaskedSpec | ModelSpec:
+        """What learns."""
+        return self.detector or self.universal or self.masked or self.model
 
 
 def schema() -> Mapping[str, Any]:
