@@ -122,8 +122,9 @@ def test_after_a_passing_phantom_the_model_is_measured_against_what_it_is_now() 
     assert [text for _, text in flags(mirror)][2:] == ["up: validation mAP@0.5 fell from 0.40 to 0.10", "down: the phantom passes"]
 
 
+@pytest.mark.parametrize("after", [0.2, 0.0], ids=["later", "at once"])
 @pytest.mark.parametrize("upto", range(1, 9))
-def test_a_mirror_resumed_with_a_flag_goes_on_with_the_same_events(upto: int) -> None:
+def test_a_mirror_resumed_with_a_flag_goes_on_with_the_same_events(upto: int, after: float) -> None:
     troubles = {"ct-02": (Trouble("hu_step", 30.6, params={"hu": 8.0}),)}
     made, values = Ward(troubles=troubles), (*FALL, GOOD, FALLEN, FALLEN, FALLEN, FALLEN, FALLEN, FALLEN)
     whole, revived = made("ct-02"), made("ct-02")
@@ -132,7 +133,7 @@ def test_a_mirror_resumed_with_a_flag_goes_on_with_the_same_events(upto: int) ->
         packed = []
         for round in rounds:
             packed += [facts.pack(event) for event in mirror.advance(round + 0.3, round)]
-            mirror.scored({"map_50": values[round]}, round + 0.5)
+            mirror.scored({"map_50": values[round]}, round + 0.3 + after)
         return packed
 
     lived(whole, range(upto))

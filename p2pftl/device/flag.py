@@ -100,14 +100,15 @@ class Flag:
     def memory(self) -> dict[str, Any]:
         """What a later incarnation needs: plain values."""
         notices = [(one.t, one.metric, one.value, one.best, one.back) for one in self.notices]
-        return {"notices": notices, "best": self.best, "below": self.below, "fallen": self.fallen}
+        return {"notices": notices, "heeded": self.heeded, "best": self.best, "below": self.below, "fallen": self.fallen}
 
     def foretold(self, memory: Mapping[str, Any]) -> None:
-        """Begin anew with all notices of `memory`, to live through them again."""
-        self.notices = [Notice(*one) for one in memory["notices"]]
+        """Begin anew with the notices of `memory` that are in the log, to live through them again; one of its last moment may not be."""
+        self.notices = [Notice(*one) for one in memory["notices"][: memory["heeded"]]]
 
     def resume(self, memory: Mapping[str, Any]) -> None:
         """Go on from `memory`, which was lived through again."""
+        self.notices = [Notice(*one) for one in memory["notices"]]
         self.best, self.below, self.fallen = memory["best"], memory["below"], memory["fallen"]
 
     def _clear(self, device: Device, t: float, why: str) -> None:
