@@ -27,12 +27,13 @@ if TYPE_CHECKING:  # who only lists the studies need not wait for pydicom and sc
 
 VERSION = "3"  # of anatomy, scanner model, header and what lies beside them; a new one leaves old files alone and makes new ones
 
-Task = Literal["ggo", "nodule", "consolidation", "opacity", "lesion_type"]
+Task = Literal["ggo", "nodule", "consolidation", "opacity", "opacity_type", "lesion_type"]
 CLASSES: dict[Task, tuple[str, ...]] = {
     "ggo": ("normal", "ggo"),
     "nodule": ("normal", "nodule"),
     "consolidation": ("normal", "consolidation"),
     "opacity": ("normal", "opacity"),
+    "opacity_type": ("normal", "ggo", "consolidation"),
     "lesion_type": ("normal", "ggo", "consolidation", "nodule"),
 }
 ANATOMY, ORDER = "anatomy.i2", "order.json"  # beside the slices: what they show, without noise, and how it is drawn again
@@ -46,9 +47,9 @@ class Phantom(Source):
     """Thorax CT of patients who never lived, as DICOM series in a cache.
 
     task: classes to tell apart: one lesion against normal, `opacity` (ground glass, consolidation or both) against
-    normal, or `lesion_type`, all four; every class equally often. patients: of all twins together, test patients
-    included. slices: per patient, through the lesion, or where one might be. size: pixels.
-    cache: folder for the files; empty is $P2PFTL_CACHE, else ~/.cache/p2pftl.
+    normal, `opacity_type` (normal, ground glass, consolidation), or `lesion_type`, all four; every class equally often.
+    patients: of all twins together, test patients included. slices: per patient, through the lesion, or where one might be.
+    size: pixels. cache: folder for the files; empty is $P2PFTL_CACHE, else ~/.cache/p2pftl.
     """
 
     task: Task = "ggo"
