@@ -116,6 +116,12 @@ def test_without_exchange_nothing_is_sent_or_predicted(tmp_path: Path, base: dic
     assert CLOUD not in alone.names
 
 
+@pytest.mark.parametrize(("wait", "noted"), [(30, True), (31, False)])
+def test_a_cloud_that_may_answer_when_everybody_has_gone_on_is_noted(tmp_path: Path, base: dict[str, Any], wait: int, noted: bool) -> None:
+    plan = planned(tmp_path, base, cloud={"use": "fedavg", "wait": wait, "deadline": 30})
+    assert any(note.startswith("cloud.deadline 30 s is not below") for note in plan.facts()["topology"]["notes"]) == noted
+
+
 def test_incidents_after_the_end_are_noted(tmp_path: Path, base: dict[str, Any]) -> None:
     plan = planned(tmp_path, base, incidents=[{"kind": "outage", "twin": "ct-01", "at": 1e6}])
     assert [note for note in plan.facts()["topology"]["notes"] if note.startswith("E119 outage at 1e+06 s may never happen")]

@@ -90,6 +90,7 @@ class Board:
         self.bytes = 0
         self.cloud_merges = 0
         self.cloud_last = 0
+        self.groups: tuple[tuple[str, ...], ...] = ()
         self.wrong = 0
         self.credit = 0
         self.fleet = Fleet()
@@ -253,6 +254,10 @@ class Board:
     def _cloud_merged(self, event: fact.CloudMerged) -> None:
         self.cloud_merges += 1
         self.cloud_last = len(event.twins)
+        if event.groups != self.groups and (self.groups or len(event.groups) > 1):
+            parts = "; ".join(", ".join(group) for group in event.groups)
+            self._note(event.t, "warn", f"the cloud keeps {some(len(event.groups), 'model')} now: {parts}", kind="groups")
+        self.groups = event.groups
         row = self.row(CLOUD)
         row.round, row.activity = event.round, "merged"
 

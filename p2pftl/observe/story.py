@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2pftl.observe.board import CLOUD
@@ -239,7 +239,17 @@ def _exchange(history: History, facts: Mapping[str, Any]) -> str:
         words
         + f", and a cloud ({_use(cloud)}) that averages all of them "
         + (f"every {every} rounds." if every and every > 1 else "every round.")
+        + _groups(history.board.groups)
     )
+
+
+def _groups(groups: Sequence[Sequence[str]]) -> str:
+    """What a cloud that may keep several models came to; nothing of one that keeps a single one by design."""
+    if not groups:
+        return ""
+    if len(groups) == 1:
+        return " It never parted the twins: all ended with one model, as with plain averaging."
+    return f" It ended with {len(groups)} models: {'; '.join(', '.join(group) for group in groups)}."
 
 
 def _use(policy: Any) -> str:

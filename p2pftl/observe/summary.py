@@ -192,7 +192,10 @@ def _scores(metrics: Mapping[str, Any] | None) -> Document:
 
 def _cloud(board: Board) -> Document:
     row = board.cloud
-    return {"merges": board.cloud_merges, "bytes_sent": row.sent if row else 0, "missed": sum(twin.missed for twin in board.rows.values())}
+    return {
+        "merges": board.cloud_merges, "bytes_sent": row.sent if row else 0, "missed": sum(twin.missed for twin in board.rows.values()),
+        "groups": [list(group) for group in board.groups],
+    }  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

@@ -249,7 +249,7 @@ class Plan:
         return {
             "kind": topology.kind, **found, "degree_min": degree["min"], "degree_mean": degree["mean"], "degree_max": degree["max"],
             "mixing": name_of(self.scenario.mixing), "static": topology.static, "directed": topology.directed,
-            "notes": [*topology.notes, *found["notes"], *self.catalogue.notes, *self._late(), *self._unseen()],
+            "notes": [*topology.notes, *found["notes"], *self.catalogue.notes, *self._late(), *self._hasty(), *self._unseen()],
         }  # fmt: skip
 
     def _late(self) -> list[str]:
@@ -257,6 +257,14 @@ class Plan:
         end = self.predicted()["virtual_seconds"]
         late = [row for row in self.world.timeline() if row["at"] > end]
         return [f"E119 {row['kind']} at {row['at']:g} s may never happen: the run is predicted to end at {end:.0f} s" for row in late]
+
+    def _hasty(self) -> list[str]:
+        """A cloud that waits for who is late may answer after those who were early have given up."""
+        cloud = self.scenario.cloud
+        if cloud is None or cloud.wait > cloud.deadline:
+            return []
+        late = f"cloud.deadline {cloud.deadline:g} s is not below cloud.wait {cloud.wait:g} s"
+        return [f"{late}: where one upload is lost, the others have gone on when the cloud answers"]
 
     def _unseen(self) -> list[str]:
         return unseen(self.scenario, self.world, self.catalogue)

@@ -177,3 +177,17 @@ def test_nothing_but_the_live_view_loads_rich_and_nothing_loads_ray():
     code = "import sys;" + ";".join(f"import p2pftl.observe.{name}" for name in names)
     code += ";print(sorted({'ray','rich','torch','pydantic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_cloud_that_parts_the_twins_says_so_once_and_one_that_never_does_says_nothing():
+    def answered(*groups):
+        stream = [
+            fact.CloudMerged(t=float(at), twin="cloud", round=at, twins=("a", "b"), samples=3, groups=now) for at, now in enumerate(groups)
+        ]
+        return folded([planned(), *stream])
+
+    whole, parted = (("a", "b"),), (("a",), ("b",))
+    assert not [note for note in answered(whole, whole).notes if "model" in note.text]
+    board = answered(whole, parted, parted)
+    assert [note.text for note in board.notes if "model" in note.text] == ["the cloud keeps 2 models now: a; b"]
+    assert board.groups == parted
