@@ -27,14 +27,12 @@ from p2pftl.learning.proxy import ProxyLearning
 from p2pftl.learning.task import Scene
 from p2pftl.learning.transfer import Full, Head, Transfer
 from p2pftl.scenario.load import load
-from p2pftl.swarm.local import LocalSwarm
-from p2pftl.swarm.seams import Delivered
 from p2pftl.world.incidents import Crash
 from p2pftl.world.topologies import Complete
 from tests.history import check_history
 from tests.runs import Ran, finished, here, written
 from tests.test_knowledge_run import MATE, MODEL, NAMES, Teach
-from tests.toys import Toy, conduct, play, toy
+from tests.toys import Toy, Wire, conduct, play, toy
 
 prepare_torch()
 FIRST = Model(ModelSpec(), 2, 5).take()
@@ -53,18 +51,6 @@ class Extended(Teach):
             return ProxyLearning(task, policy, MATE, FIRST, layout)
         assert isinstance(policy, Prototypes)
         return PrototypeLearning(task, policy, layout)
-
-
-class Wire(LocalSwarm):
-    """Remembers every frame that is delivered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Parcel] = []
-
-    def _deliver(self, turn: int) -> Delivered:
-        self.frames.append(self._flying[turn])
-        return super()._deliver(turn)
 
 
 def behind(knowledge: Any, transfer: Transfer = Full(), names: tuple[str, ...] = NAMES, **more: Any) -> Toy:  # noqa: B008

@@ -24,10 +24,9 @@ from p2pftl.scenario.plan import compile_plan
 from p2pftl.scenario.resolved import resolved
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.conductor import Conductor
-from p2pftl.swarm.local import LocalSwarm
-from p2pftl.swarm.seams import Delivered
 from p2pftl.world.topology import CLOUD
 from tests.learning.universal.shapes import stripes
+from tests.toys import Wire
 
 NAMES = ("four", "three", "two")
 Make = Callable[..., Path]
@@ -67,21 +66,9 @@ def ran(file: Path, *more: str) -> dict[str, Any]:
     return found
 
 
-class Tapped(LocalSwarm):
-    """Keeps every frame that is carried."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Parcel] = []
-
-    def _deliver(self, turn: int) -> Delivered:
-        self.frames.append(self._flying[turn])
-        return super()._deliver(turn)
-
-
 def tapped(file: Path, *changes: str) -> tuple[Any, list[Parcel], dict[str, Vector]]:
     plan = compile_plan(load(file, changes)).prepared(lambda done, of: None)
-    swarm = Tapped()
+    swarm = Wire()
     first = swarm.start(plan.recruiter(None), plan.packing(1).crews, Vault(file.parent / "state"))
     for _ in Conductor(plan.world, swarm, first):
         pass

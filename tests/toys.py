@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from p2pftl.agenda import Participant
+from p2pftl.agenda import Parcel, Participant
 from p2pftl.cloud.cloud import Cloud
 from p2pftl.cloud.fedavg import FedAvg
 from p2pftl.draw import draw
@@ -30,7 +30,7 @@ from p2pftl.params import Layout, Vector
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.conductor import Conductor, incident_events
 from p2pftl.swarm.local import LocalSwarm
-from p2pftl.swarm.seams import Swarm
+from p2pftl.swarm.seams import Delivered, Swarm
 from p2pftl.terms import CloudTerms, Terms
 from p2pftl.world.incidents import Crash, Join, Leave, Outage, Partition, SlowLink, SlowScanner
 from p2pftl.world.links import Link
@@ -302,3 +302,15 @@ def conduct(
             watch(event)
     kept = [name for name in run.terms.everyone if not conductor.seats[name].gone]
     return Outcome(events, {name: swarm.vector(name) for name in kept}, conductor.degraded)
+
+
+class Wire(LocalSwarm):
+    """Remembers every frame that is delivered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Parcel] = []
+
+    def _deliver(self, turn: int) -> Delivered:
+        self.frames.append(self._flying[turn])
+        return super()._deliver(turn)

@@ -34,16 +34,9 @@ class Summary:
         self.board.feed(event)
 
     def document(
-        self,
-        *,
-        digest: str,
-        executor: str,
-        wall_seconds: float,
-        consensus_distance: float | None = None,
-        versions: Mapping[str, str] | None = None,
-        control: Summary | None = None,
-        reasons: Sequence[str] = (),
-    ) -> Document:
+        self, *, digest: str, executor: str, wall_seconds: float, consensus_distance: float | None = None,
+        versions: Mapping[str, str] | None = None, control: Summary | None = None, reasons: Sequence[str] = (),
+    ) -> Document:  # fmt: skip
         """Return the content of summary.json.
 
         rounds: planned; virtual_seconds: time of the last event; bytes_sent: counted once at the sender, cloud and lost frames
@@ -55,7 +48,6 @@ class Summary:
         """
         board = self.board
         twins = {row.name: _twin(row, board.fleet.of(row.name)) for row in board.rows.values()}
-        source = board.plan.facts.get("source") if board.plan else None
         content: Document = {
             "name": board.plan.name if board.plan else "",
             "seed": board.plan.seed if board.plan else None,
@@ -78,13 +70,13 @@ class Summary:
             "consensus_distance": consensus_distance,
             "versions": dict(versions or {}),
         }
-        if board.tally.on:
-            content["ledger"] = board.tally.document()
-        if control is not None:
-            content["control"] = compare(twins, {row.name: _twin(row) for row in control.board.rows.values()}, board.lead.key)
-        if source is not None:
-            content["source"] = source
-        clean: Document = _plain(content)
+        alone = {row.name: _twin(row) for row in control.board.rows.values()} if control else {}
+        more = {
+            "ledger": board.tally.document() if board.tally.on else None,
+            "control": compare(twins, alone, board.lead.key) if control else None,
+            "source": board.plan.facts.get("source") if board.plan else None,
+        }
+        clean: Document = _plain(content | {key: part for key, part in more.items() if part is not None})
         return clean
 
 
