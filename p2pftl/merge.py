@@ -28,6 +28,11 @@ def next_round(waiting: Iterable[Update], completed: int, terms: Terms) -> int:
     return max([completed, *(update.header.round for update in waiting)]) if terms.pace.lockstep else completed
 
 
+def joined(number: int, answer: Update | None, terms: Terms) -> int:
+    """The round that a twin in round `number` merges in: in lockstep a later one that the cloud's `answer` says its twins are in."""
+    return max(number, min(answer.header.met, terms.rounds - 1)) if answer and terms.pace.lockstep else number
+
+
 def on_trial(gate: Gate, task: Task, vector: Vector, shared: Ranges, own: Vector, scene: Scene, round: int) -> Trial:
     """A merge of `own`, the elements `shared` of `vector`, under a gate; judged by the validation studies of `scene`."""
 

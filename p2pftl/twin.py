@@ -27,7 +27,7 @@ from p2pftl.gossip.gates import admitted
 from p2pftl.gossip.mailbox import Mailbox, Update
 from p2pftl.gossip.seams import Copy, Heard
 from p2pftl.learning.task import Coming, FitDiverged, Learnt, Memory, Scene, Task
-from p2pftl.merge import aligned, cost, exchanged, merged, next_round, on_trial, scored
+from p2pftl.merge import aligned, cost, exchanged, joined, merged, next_round, on_trial, scored
 from p2pftl.params import Ranges, Vector, gather, scatter
 from p2pftl.state import EMPTY, Departure, TwinState, origin
 from p2pftl.terms import Terms
@@ -285,6 +285,7 @@ class Twin:
         self.met.update(dict.fromkeys([*weights, *refused], current.number))
         self.choice = chosen(current.answers, self._loss, self.choice)
         answer = current.answers.get(self.choice)
+        current.number = joined(current.number, answer, self.terms)
         if answer and trial and not trial.admits(CLOUD, answer.header.round, self._aligned(answer)):
             answer = None
         if answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median_low
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ from p2pftl.world.world import World
 class Cloud:
     """Collects uploads and answers whom it heard: when all twins came, at the latest `deadline` after the first upload.
 
-    Who uploads nothing and asks for the answer alone gets what the first of the others gets.
+    Who uploads nothing and asks for the answer alone gets what the first of the others gets. An answer says in which round the twins
+    are: in lockstep a twin that was away joins it.
     """
 
     def __init__(self, coordinator: Coordinator, terms: Terms, world: World, layout: Layout) -> None:
@@ -39,6 +41,7 @@ class Cloud:
         self.agenda = Agenda()
         self.mailbox = Mailbox(terms.expectation(CLOUD, layout))
         self.uploads: dict[str, Update] = {}
+        self.rounds: dict[str, int] = {}  # of each twin's newest upload; lost with the process, as the mailbox is
         self.memory: Memory = {}
         self.incarnation = 1
         self.completed = 0
@@ -86,6 +89,7 @@ class Cloud:
         if not self.uploads:
             self.agenda.add(t + self.cloud.deadline, Kind.CLOSE, self.completed)
         self.uploads[update.header.sender] = update
+        self.rounds[update.header.sender] = update.header.round
         if len(self.uploads) == len(self.terms.everyone):
             self._answer(t, self.completed)
 
@@ -120,7 +124,7 @@ class Cloud:
         header = Header(
             run=self.terms.run, kind="answer", sender=CLOUD, incarnation=self.incarnation, receiver=receiver,
             round=upload.header.round, seq=self.seq, codec=type(self.terms.codecs["answer"]).__name__, layout=self.layout.digest,
-            ranges=ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=-1,
+            ranges=ranges, samples=upload.header.samples, age=0.0, mass=1.0, degree=0, closes=0.0, met=median_low(self.rounds.values()),
             sent_at=float(t), answers=order(upload.header.incarnation, upload.header.seq), signs=Signs(), sha256=digest(payload),
             model=model, models=models,
         )  # fmt: skip

@@ -43,8 +43,8 @@ class Header:
     seq: number of the frame at its sender's incarnation; layout: Layout.digest; ranges: element ranges of
     the flat vector that travel; samples: the sender's training samples; age, mass: see gossip.seams.Copy;
     degree: the sender's partners this round; closes: virtual time until which the sender waits for this
-    round; met: last round in which the sender merged what it had from the receiver, else -1; sent_at: virtual
-    seconds; answers: order of the upload an answer belongs to, else -1;
+    round; met: last round in which the sender merged what it had from the receiver, else -1; of an answer, the round that the
+    cloud's twins are in, by their lower median; sent_at: virtual seconds; answers: order of the upload an answer belongs to, else -1;
     model, models: of an answer, which of how many the twin may choose from; of an upload, which it chose last, -1 for none;
     signs: of the sender's device, all that is told of it.
     A sender that withholds its update sends no ranges, no payload and quality 0, so that nobody waits for it; an upload like that

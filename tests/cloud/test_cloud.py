@@ -222,6 +222,35 @@ def test_while_the_cloud_is_away_the_twins_go_on_and_meet_it_again(pace: Any, tm
     assert not outcome.degraded
 
 
+def test_a_twin_that_was_away_joins_the_round_the_cloud_is_in(tmp_path: Path) -> None:
+    """ct-04 misses rounds, its first upload tells it which, and from then on it is averaged with its peers to the end."""
+    run = cloudy(rounds=20, wait=4.0, deadline=1.0, incidents=[Outage("ct-04", 2.0, 6.0)])
+    outcome = play(run, tmp_path)
+    check_history(outcome, run)
+    done = {name: [event.round for event in outcome.of(facts.RoundDone) if event.twin == name] for name in ("ct-01", "ct-04")}
+    assert done["ct-01"] == list(range(20))
+    skipped = sorted(set(range(20)) - set(done["ct-04"]))
+    assert skipped == list(range(skipped[0], skipped[0] + len(skipped)))
+    assert done["ct-04"] == sorted(set(done["ct-04"]))
+    last = [event.twins for event in outcome.of(facts.CloudMerged)][-3:]
+    assert last == [("ct-01", "ct-02", "ct-03", "ct-04")] * 3
+    assert len({vector.tobytes() for vector in outcome.vectors.values()}) == 1
+
+
+def test_without_lockstep_nobody_skips_a_round_for_the_cloud(tmp_path: Path) -> None:
+    run = cloudy(rounds=8, partners=All(), pace=Asynchronous(), incidents=[Outage("ct-04", 2.0, 6.0)])
+    outcome = play(run, tmp_path)
+    assert len(outcome.of(facts.RoundDone)) == 4 * 8
+
+
+def test_who_is_ahead_of_the_others_hastens_nobody(tmp_path: Path) -> None:
+    """The rounds of a cloud's twins are told by their lower median."""
+    run = cloudy(rounds=12, deadline=1.0, wait=4.0, incidents=[Outage(CLOUD, 2.0, 2.6)], speeds={"ct-04": 2.0})
+    outcome = play(run, tmp_path)
+    for name in ("ct-01", "ct-02", "ct-03"):
+        assert [event.round for event in outcome.of(facts.RoundDone) if event.twin == name] == list(range(12))
+
+
 def test_a_cloud_that_never_comes_back_costs_only_its_answers(tmp_path: Path) -> None:
     """The twins learn at once that their uploads are lost, so nobody waits."""
     gone, never = (play(toy(rounds=6, rate=0.1, **more), tmp_path) for more in (
