@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2pftl.learning.knowledge import BEHIND, PROTOTYPES, PROXY
+from p2pftl.learning.knowledge import BEHIND, DISCRIMINANT, PROTOTYPES, PROXY, Discriminant, of_model
+from p2pftl.learning.moments import headed
 from p2pftl.params import Ranges, Vector, gather
 from p2pftl.scenario.plan import Plan
 
@@ -21,17 +22,27 @@ def keep_models(plan: Plan, living: Iterable[str], vector: Callable[[str], Vecto
     """
     names = _wanted(plan)
     last = plan.transfer.plan(plan.scenario.rounds - 1, plan.layout)
-    distance = _Distance(plan.layout.ranges(name for name in last.shared if not name.startswith(PROTOTYPES)))
+    distance = _Distance(plan.layout.ranges(name for name in last.shared if not name.startswith((PROTOTYPES, DISCRIMINANT))))
     for name in living:
         found = vector(name)
         distance.add(found)
         if names:
+            found = _headed(plan, found)
             tensors = {entry: tensor for entry, tensor in plan.layout.tensors(found).items() if entry in names}
             _write({entry: tensor for entry, tensor in tensors.items() if not entry.startswith(BEHIND)}, folder / f"{name}.safetensors")
             proxy = {entry.removeprefix(PROXY): tensor for entry, tensor in tensors.items() if entry.startswith(PROXY)}
             if proxy:
                 _write(proxy, folder / PROXIES / f"{name}.safetensors")
     return distance.value
+
+
+def _headed(plan: Plan, vector: Vector) -> Vector:
+    """`vector` with the head that its twin is scored with."""
+    policy = plan.terms.knowledge
+    if not isinstance(policy, Discriminant):
+        return vector
+    size = (layout := of_model(plan.layout)).size
+    return np.concatenate((headed(vector[:size], vector[size:], layout, policy.shrink), vector[size:]))
 
 
 def _wanted(plan: Plan) -> frozenset[str]:

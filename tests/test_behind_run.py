@@ -20,7 +20,8 @@ from p2pftl.errors import ScenarioError
 from p2pftl.gossip.frames import unseal
 from p2pftl.gossip.keep import Adopt
 from p2pftl.gossip.partners import All, Nobody, OnePeerExponential
-from p2pftl.learning.knowledge import Prototypes, Proxy, extended
+from p2pftl.learning.discriminant import DiscriminantLearning
+from p2pftl.learning.knowledge import Discriminant, Prototypes, Proxy, extended
 from p2pftl.learning.models import Model, ModelSpec, prepare_torch
 from p2pftl.learning.prototypes import PrototypeLearning
 from p2pftl.learning.proxy import ProxyLearning
@@ -48,7 +49,9 @@ class Extended(Teach):
         task, policy = replace(super().__call__(name, seed, rate), knowledge=None), self.knowledge
         layout = extended(MODEL.layout, ModelSpec(), policy)
         if isinstance(policy, Proxy):
-            return ProxyLearning(task, policy, MATE, FIRST, layout)
+            return ProxyLearning(task, policy, layout, MATE, FIRST)
+        if isinstance(policy, Discriminant):
+            return DiscriminantLearning(task, policy, layout)
         assert isinstance(policy, Prototypes)
         return PrototypeLearning(task, policy, layout)
 
@@ -60,7 +63,7 @@ def behind(knowledge: Any, transfer: Transfer = Full(), names: tuple[str, ...] =
 
 EXTENSIONS: dict[str, Any] = {
     "proxy": (Proxy(), PROXYFL), "prototypes": (Prototypes(), {}),
-    "beside": (Prototypes(weight=5, beside=True), {}),
+    "beside": (Prototypes(weight=5, beside=True), {}), "discriminant": (Discriminant(least=1), {}),
 }  # fmt: skip
 
 
@@ -153,6 +156,17 @@ def test_after_the_last_merge_all_hold_the_count_weighted_prototypes_of_everybod
         assert np.allclose(held[:-2].reshape(2, -1) / held[-2:, None], sum(told)[:-2].reshape(2, -1) / sum(told)[-2:, None], rtol=1e-4)
 
 
+def test_on_a_complete_graph_moments_are_soon_those_of_all_images(tmp_path: Path) -> None:
+    """Four twins with equal weights hold a quarter of everybody's sum after each merge, whatever they hold themselves."""
+    policy = Discriminant(least=1)
+    outcome = play(behind(policy, rounds=1), tmp_path)
+    size = MODEL.layout.size
+    tasks = [Extended(policy)(name, 1, 0.0) for name in NAMES]
+    own = [task.fit(task.initial(), 0, Scene(), None).vector[size:].astype(np.float64) for task in tasks]
+    for name in NAMES:
+        assert np.allclose(outcome.vectors[name][size:], sum(own) / 4, rtol=1e-4, atol=1e-4)
+
+
 # ---------------------------------------------------------------------- through the program
 
 TINY: dict[str, Any] = {
@@ -167,6 +181,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "proxy": {"knowledge": "proxy", "partners": "one_peer_exponential", "aggregator": "adopt"},
     "prototypes": {"knowledge": "prototypes"},
     "beside": {"knowledge": {"use": "prototypes", "beside": True}, "codec": "half"},
+    "discriminant": {"knowledge": "discriminant"},
 }
 
 
@@ -185,7 +200,7 @@ def test_every_way_runs_to_its_end_and_sends_as_much_as_planned(way: str, runs: 
     ran = runs[way]
     assert ran.code == 0, ran.out + ran.err
     plan = ran.of(facts.RunPlanned)[0].facts
-    assert plan["policies"]["knowledge"] == ("proxy" if "proxy" in way else "prototypes")
+    assert plan["policies"]["knowledge"] == {"beside": "prototypes"}.get(way, way)
     assert ran.summary["bytes_sent"] == pytest.approx(plan["predicted"]["bytes"], rel=0.02)
     assert ran.summary["virtual_seconds"] == pytest.approx(plan["predicted"]["virtual_seconds"], rel=0.1)
     assert all(twin["rounds"] == 2 for twin in ran.summary["twins"].values())
@@ -203,10 +218,23 @@ def test_model_files_are_of_private_models_and_proxies_have_a_folder(runs: dict[
     private, proxy = (load_file(folder / "ct-01.safetensors") for folder in (models, models / "proxy"))
     assert set(private) == set(proxy) == set(MODEL.layout.names)
     assert (private["head.weight"] != proxy["head.weight"]).any()
-    for way in ("prototypes", "beside"):
+    for way in ("prototypes", "beside", "discriminant"):
         assert set(load_file(runs[way].folder / "models" / "ct-01.safetensors")) == set(MODEL.layout.names)
     assert runs["prototypes"].summary["consensus_distance"] is None
     assert runs["beside"].summary["consensus_distance"] is not None
+
+
+def test_a_run_that_starts_from_the_file_of_a_twin_starts_from_the_head_that_was_scored(
+    runs: dict[str, Ran], tmp_path: Path, phantoms: Path
+) -> None:
+    file = runs["discriminant"].folder / "models" / "ct-02.safetensors"
+    still: dict[str, Any] = {"rounds": 1, "partners": "none", "transfer": "fixbn", "fit": {"steps": 1, "batch": 4, "lr": 1e-12}}
+    data, model = {**TINY["data"], "cache": str(phantoms)}, {"weights": str(file), "head": True}
+    again = here(written(tmp_path, TINY, data=data, model=model, **still), out=tmp_path / "out")
+    scored, first = (ran.summary["twins"]["ct-02"]["test"] for ran in (runs["discriminant"], again))
+    assert first["accuracy"] == scored["accuracy"]
+    assert first["auroc"] == pytest.approx(scored["auroc"])
+    assert first["loss"] == pytest.approx(scored["loss"], rel=1e-4)
 
 
 def test_without_exchange_there_is_no_proxy_and_no_prototype(runs: dict[str, Ran], tmp_path: Path, phantoms: Path) -> None:
@@ -237,6 +265,8 @@ def test_ray_gives_the_same_digest(way: str, runs: dict[str, Ran], tmp_path: Pat
     [
         ({"knowledge": "proxy", "cloud": {"use": "fedavg"}}, "use cloud: null"),
         ({"knowledge": "prototypes", "codec": "top_k"}, "travel whole"),
+        ({"knowledge": "discriminant", "codec": "half"}, "rounds it"),
+        ({"knowledge": "discriminant", "cloud": {"use": "fedavg"}}, "use cloud: null"),
         ({"knowledge": "prototypes", "aggregator": "keep_own"}, "must be merged"),
         ({"knowledge": "proxy", "gate": {"use": "watch"}}, "stays private"),
         ({"knowledge": {"use": "proxy", "backbone": "resnet18"}, "transfer": "head"}, "as a whole"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeGuard, 
 from annotated_types import Ge, Gt, Interval
 
 from p2pftl.draw import draw
+from p2pftl.learning.moments import shapes
 from p2pftl.learning.specs import Backbone, ModelSpec
 from p2pftl.learning.transfer import Lesson, Transfer
 from p2pftl.params import Layout, Vector, weighted_sum
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from p2pftl.learning.specs import Recipe
     from p2pftl.learning.tutoring import Company
 
-PROXY, PROTOTYPES = "proxy.", "prototypes."
-BEHIND = (PROXY, PROTOTYPES)
+PROXY, PROTOTYPES, DISCRIMINANT = "proxy.", "prototypes.", "discriminant."
+BEHIND = (PROXY, PROTOTYPES, DISCRIMINANT)
 """What the names of entries begin with that are no part of a twin's model."""
 
 
@@ -238,6 +239,50 @@ class Prototypes:
     def lesson(self, lesson: Lesson, layout: Layout) -> Lesson:
         told = tuple(name for name in layout.names if name.startswith(PROTOTYPES))
         return replace(lesson, shared=(*lesson.shared, *told) if self.beside else told)
+
+    def cost(self, seen: int, held: int) -> int:
+        """A forward pass over its own images is a third of what a fit does with them."""
+        return seen + -(-held // 3)
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """A head in closed form from what all twins tell of their embeddings: no twin's head leans towards the classes it has plenty of.
+
+    A twin sends, beside its model, per class the sum of its embeddings and the number of its images, and the sum of their outer
+    products over all classes. These add up over twins, so what a twin holds after a few merges gives nearly the linear discriminant
+    of everybody's images (see p2pftl.learning.moments), as if they lay in one place. That is the head a twin is scored with; it
+    trains with an ordinary one, by gradient, so that the embeddings keep getting better. After Fed3R (Fani et al. 2024: ridge
+    regression on fixed features) and FedCGS (Guan et al. 2025: class statistics, once); ours: in every round, without a server.
+
+    shrink: of the covariance towards a multiple of the identity; renew: share of what a twin holds that its own images replace after
+    each fit, the rest is what came from others, also through others: smaller reaches further and forgets more slowly;
+    least: a class with fewer images at a twin is not told of it.
+    """
+
+    beside = True  # the model is merged as well
+    shrink: Annotated[float, Interval(gt=0, le=1)] = 0.1
+    renew: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    least: Annotated[int, Ge(1)] = 3
+
+    def effort(self, tutors: int) -> float:
+        return 1.0
+
+    def company(self, pupil: Pupil, tutors: Sequence[Tutor]) -> Company:
+        """Nobody: nothing is learnt towards what was heard."""
+        from p2pftl.learning.tutoring import Alone
+
+        return Alone(pupil.own)
+
+    def behind(self, spec: ModelSpec, layout: Layout) -> Layout:
+        classes, width = _last_weight(layout)[:2]
+        head = layout.depth - 1
+        names = tuple(DISCRIMINANT + name for name in ("sum", "product", "count"))
+        return Layout(names, shapes(classes, width), ("weight",) * 3, (head,) * 3, layout.channels_last)
+
+    def lesson(self, lesson: Lesson, layout: Layout) -> Lesson:
+        told = tuple(name for name in layout.names if name.startswith(DISCRIMINANT))
+        return replace(lesson, shared=(*lesson.shared, *told))
 
     def cost(self, seen: int, held: int) -> int:
         """A forward pass over its own images is a third of what a fit does with them."""

@@ -2,58 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from p2pftl.learning.classification import Classification
+from p2pftl.learning.behind import Behind
 from p2pftl.learning.knowledge import Proxy, Tutor
 from p2pftl.learning.models import Model
-from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
+from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene
 from p2pftl.learning.tutoring import Mate, in_company
-from p2pftl.params import Layout, Vector, length
+from p2pftl.params import Vector, length
 
 
 @dataclass(frozen=True)
-class ProxyLearning:
+class ProxyLearning(Behind[Proxy]):
     """The vector is [private model | proxy]; what is scored is the private model.
 
-    private: the task of the private model; network: what the proxy is computed with, scratch shared by the twins of a process;
-    first: the proxy that every twin begins with; layout: of both.
+    task: of the private model; network: what the proxy is computed with, scratch shared by the twins of a process;
+    first: the proxy that every twin begins with.
     """
 
-    private: Classification
-    policy: Proxy
     network: Model
     first: Vector
-    layout: Layout
-
-    @property
-    def samples(self) -> int:
-        return self.private.samples
 
     def initial(self) -> Vector:
-        return np.concatenate((self.private.initial(), self.first))
-
-    def work(self, round: int, scene: Scene) -> Work:
-        plain = self.private.work(round, scene)
-        if scene.adapt:
-            return plain
-        lesson = self.policy.lesson(self.private.lesson(round, scene), self.layout)
-        return Work(lesson.shared, self.policy.cost(plain.samples, plain.held), plain.held)
+        return np.concatenate((self.task.initial(), self.first))
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
         """Train both. Models that came have become the proxy, or a part of it, when they were merged: `tutors` teach nothing further.
 
         A twin that adapts to a changed scanner trains its private model alone. Raises FitDiverged E340 for either.
         """
-        task = self.private
-        own, proxy = vector[: task.layout.size], vector[task.layout.size :]
         if scene.adapt:
-            learnt = task.fit(own, round, scene, memory)
-            return replace(learnt, vector=np.concatenate((learnt.vector, proxy)), trained=learnt.trained * len(own) / len(vector))
+            return self.plainly(vector, round, scene, memory)
+        task, (own, proxy) = self.task, self.parts(vector)
         pupil = task.pupil(own, round, scene, self.network)
         mate = self.policy.company(pupil, [Tutor(task.name, proxy, 1.0, len(pupil.cohort))])
         assert isinstance(mate, Mate)
@@ -65,7 +48,3 @@ class ProxyLearning:
         trained = {name for phase in self.policy.lesson(lesson, self.layout).phases for name in phase.trained}
         share = length(self.layout.ranges(trained)) / self.layout.size
         return Learnt(np.concatenate((done.vector, learnt_too)), done.loss, done.samples, done.steps, share, done.memory)
-
-    def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
-        """Score the private model."""
-        return self.private.score(vector[: self.private.layout.size], split, scene, round)

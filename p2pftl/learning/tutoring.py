@@ -8,6 +8,7 @@ from statistics import median
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax
@@ -233,6 +234,21 @@ class Tap:
     def _see(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (values,) = inputs
         self.seen = values.flatten(2).mean(2) if values.dim() == 4 else values
+
+
+@torch.no_grad()
+def embedded(model: Model, vector: Vector, cohort: Cohort) -> npt.NDArray[np.float64]:
+    """Return the embeddings [images, width] of a cohort under the model `vector`; `model` is scratch space."""
+    model.load(vector)
+    model.rest()
+    tap, parts = Tap(model), []
+    try:
+        for at in range(0, len(cohort), BLOCK):
+            model(torch.from_numpy(cohort.images(slice(at, at + BLOCK))))
+            parts.append(tap.seen.cpu().numpy().astype(np.float64))
+    finally:
+        tap.close()
+    return np.concatenate(parts)
 
 
 def likeness(model: Model, vectors: Sequence[Vector], cohort: Cohort) -> list[float]:

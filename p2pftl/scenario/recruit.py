@@ -19,7 +19,7 @@ from p2pftl.imaging.cohort import Cohort, Sample, Shard, Source
 from p2pftl.imaging.previews import write_preview
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.detection.spec import DetectorSpec
-from p2pftl.learning.knowledge import Prototypes, Proxy, extends
+from p2pftl.learning.knowledge import Discriminant, Prototypes, Proxy, extends
 from p2pftl.learning.specs import Compute, FeatureCache, ModelSpec, Recipe
 from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.params import Layout
@@ -145,11 +145,15 @@ class Recruiter:
 
             seed = number(self.terms.seed, "proxy")
             network = self._once("proxy", lambda: Model(policy.spec(self.model), self.classes, seed, self.compute))
-            return ProxyLearning(task, policy, network, self._once("first proxy", network.take), self.layout)
+            return ProxyLearning(task, policy, self.layout, network, self._once("first proxy", network.take))
         if isinstance(policy, Prototypes):
             from p2pftl.learning.prototypes import PrototypeLearning
 
             return PrototypeLearning(task, policy, self.layout)
+        if isinstance(policy, Discriminant):
+            from p2pftl.learning.discriminant import DiscriminantLearning
+
+            return DiscriminantLearning(task, policy, self.layout)
         return task
 
     def _detection(self, name: str, cohorts: Mapping[str, Any]) -> Task:

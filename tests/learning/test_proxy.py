@@ -32,7 +32,7 @@ def proxied(policy: Proxy = Proxy(), transfer: Transfer = Full(), recipe: Recipe
     private = Classification("ct-01", MODEL, START, COHORTS, recipe, transfer, 1, 2)
     network = NETWORK if policy.backbone is None else Model(policy.spec(SPEC), 2, 2)
     first = FIRST if policy.backbone is None else network.take()
-    return ProxyLearning(private, policy, network, first, extended(MODEL.layout, SPEC, policy))
+    return ProxyLearning(private, policy, extended(MODEL.layout, SPEC, policy), network, first)
 
 
 def halves(vector: Vector) -> tuple[Vector, Vector]:
@@ -124,7 +124,7 @@ def test_what_is_scored_is_the_private_model_whatever_the_proxy_is() -> None:
     vector = task.initial()
     strange = np.concatenate((START, np.full(len(FIRST), np.nan, np.float32)))
     assert task.score(vector, "test", Scene(), 0) == task.score(strange, "test", Scene(), 0)
-    assert task.score(vector, "test", Scene(), 0) == task.private.score(START, "test", Scene(), 0)
+    assert task.score(vector, "test", Scene(), 0) == task.task.score(START, "test", Scene(), 0)
 
 
 def test_a_fit_is_the_same_twice_and_costs_two() -> None:
