@@ -100,7 +100,7 @@ class Cloud:
         if not told:
             self.uploads = {}
             return
-        uploads = {name: Upload(u.part.values, u.header.ranges, u.header.samples, u.header.model) for name, u in told.items()}
+        uploads = {name: _upload(update) for name, update in told.items()}
         reply = self.coordinator.answer(uploads, self.layout, self.memory)
         if reply.offers:
             merged = facts.CloudMerged(
@@ -141,6 +141,11 @@ class Cloud:
         )  # fmt: skip
         self._events, self._parcels = [], []
         return step
+
+
+def _upload(update: Update) -> Upload:
+    header = update.header
+    return Upload(update.part.values, header.ranges, header.samples, header.model, header.signs.quality)
 
 
 def _only_uploads(update: Update) -> None:

@@ -17,13 +17,14 @@ class Upload:
     """What a twin sent to the cloud.
 
     part: the elements of `ranges`; samples: its training samples; model: number of the model it chose among those it was offered
-    last, 0 if there was one only, -1 if it chose none.
+    last, 0 if there was one only, -1 if it chose none; quality: what its device says of itself, 0 to 1.
     """
 
     part: Vector
     ranges: Ranges
     samples: int
     model: int = 0
+    quality: float = 1.0
 
 
 @dataclass(frozen=True)

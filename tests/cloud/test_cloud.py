@@ -138,6 +138,20 @@ def test_fedavg_is_the_mean_weighted_by_samples_over_those_that_sent_the_tensor(
 # ---------------------------------------------------------------------- in a run
 
 
+def test_a_quality_weighted_round_hears_a_doubtful_device_less_and_a_bad_one_not_at_all() -> None:
+    layout = Layout(("w",), ((2,),), ("weight",), (0,))
+    qualities = {"a": 1.0, "b": 0.5, "c": 0.0}
+    parts = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (100.0, 100.0)}
+
+    def mean(weigh: Any, qualities: dict[str, float]) -> list[float]:
+        given = {name: Upload(np.array(parts[name], np.float32), ((0, 2),), 10, quality=q) for name, q in qualities.items()}
+        return [float(value) for value in FedAvg(weigh).answer(given, layout, {}).offers["a"][0]]
+
+    assert mean("quality", qualities) == pytest.approx([2 / 3, 1 / 3])
+    assert mean("samples", qualities) == pytest.approx([101 / 3, 101 / 3])
+    assert mean("quality", dict.fromkeys("abc", 0.0)) == mean("samples", qualities)
+
+
 def test_a_round_of_fedavg_is_the_weighted_mean_of_the_local_fits(tmp_path: Path) -> None:
     run = cloudy(rounds=3, rate=0.3, task=Uneven)
     tasks = {name: Uneven(name, 1, 0.3) for name in run.terms.everyone}
