@@ -136,12 +136,12 @@ def _behind(scenario: Scenario) -> Iterator[Fault]:
     other = getattr(knowledge, "backbone", None) is not None and transfer != "full"
     still = name == "prototypes" and transfer == "head"
     found: tuple[tuple[Path, bool, str, str], ...] = (
-        (("cloud",), scenario.cloud is not None, f"{name} are for twins among themselves, and a cloud averages models", "use cloud: null"),
+        (("cloud",), scenario.cloud is not None, f"{name} is for twins among themselves, and a cloud averages models", "use cloud: null"),
         (
             ("codec",), name == "discriminant" and policy_name("codec", scenario.codec) != "dense",
             "it inverts a matrix of what was told, and this codec rounds it", "use codec: dense",
         ),
-        (("codec",), getattr(scenario.codec, "partial", False), f"{name} travel whole, and this codec sends a part", "use another codec"),
+        (("codec",), getattr(scenario.codec, "partial", False), f"what {name} adds must travel whole, and this codec sends a part", "use another codec"),
         (
             ("aggregator",), policy_name("aggregator", scenario.aggregator) == "keep_own",
             f"what is heard must be merged for {name} to arrive, and keep_own merges nothing", "use adopt or weighted_mean",
