@@ -58,7 +58,7 @@ class Classification:
         return self.start
 
     def work(self, round: int, scene: Scene) -> Work:
-        lesson, held = self.lesson(round, scene), len(self._cohort("train", scene))
+        lesson, held = self.lesson(round, scene), len(self.cohort("train", scene))
         return Work(lesson.shared, samples_seen(self.recipe, lesson, held), held)
 
     def fit(self, vector: Vector, round: int, scene: Scene, memory: Memory | None, tutors: Sequence[Tutor] = ()) -> Learnt:
@@ -72,7 +72,7 @@ class Classification:
             done = learn_from(pupil, tutors, self.knowledge, lesson, self.transfer, memory=memory, features=self.features)
         else:
             done = fit(
-                self.model, vector, self._cohort("train", scene), self.recipe.at(round), lesson, self.transfer,
+                self.model, vector, self.cohort("train", scene), self.recipe.at(round), lesson, self.transfer,
                 seed=self.seed, twin=self.name, round=round, memory=memory, features=self.features,
             )  # fmt: skip
         trained = length(self.layout.ranges(done.trained)) / self.layout.size
@@ -80,7 +80,7 @@ class Classification:
 
     def score(self, vector: Vector, split: str, scene: Scene, round: int) -> Mapping[str, Any]:
         """Score `vector`; what `round` leaves frozen need not be computed again."""
-        cohort = self._cohort(split, scene)
+        cohort = self.cohort(split, scene)
         if len(cohort) == 0:
             return {}
         depth = frozen_depth(self.layout, (name for phase in self.lesson(round, scene).phases for name in phase.trained))
@@ -93,9 +93,10 @@ class Classification:
 
     def pupil(self, vector: Vector, round: int, scene: Scene, mate: Model) -> Pupil:
         """Who learns in `round` from `vector`, with `mate` for a second network."""
-        return Pupil(self.model, mate, vector, self._cohort("train", scene), self.recipe.at(round), (self.seed, self.name, round))
+        return Pupil(self.model, mate, vector, self.cohort("train", scene), self.recipe.at(round), (self.seed, self.name, round))
 
-    def _cohort(self, split: str, scene: Scene) -> Cohort:
+    def cohort(self, split: str, scene: Scene) -> Cohort:
+        """The images of `split` that there are in `scene`."""
         return scene.cohorts.get(split, self.cohorts[split])  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------ several twins' fits at once
@@ -111,7 +112,7 @@ class Classification:
         for one in coming:
             task = one.task
             if isinstance(task, Classification) and task.model is self.model and task._trains_its_head(one):
-                cohort = task._cohort("train", one.scene)
+                cohort = task.cohort("train", one.scene)
                 kind = task.recipe.at(one.round), len(one_epoch(len(cohort), task.recipe.batch)), cohort.pixels.shape[1:]
                 alike.setdefault(kind, []).append((task, replace(one, vector=one.vector[self._body :].copy())))
         groups = [same[at : at + MOST] for same in alike.values() for at in range(0, len(same), MOST)]
@@ -124,7 +125,7 @@ class Classification:
             return False
         plain = self.recipe.reset_optimizer and self.recipe.loss == "cross_entropy" and type(self.transfer).loss is Transfer.loss
         kept = self.recipe.views is not None or not (self.recipe.shift or self.recipe.flip)
-        begun = len(self._cohort("train", one.scene)) > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
+        begun = len(self.cohort("train", one.scene)) > 0 and np.array_equal(one.vector[: self._body], self.start[: self._body])
         return plain and kept and begun and self.features is not None and stackable(self.model)
 
     @property
@@ -146,6 +147,6 @@ class Classification:
     def _batches(self, one: Coming) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.features is not None
         return head_batches(
-            self.model, self.start, self._cohort("train", one.scene), self.recipe, self.lesson(one.round, one.scene).phases[0],
+            self.model, self.start, self.cohort("train", one.scene), self.recipe, self.lesson(one.round, one.scene).phases[0],
             self.transfer, (self.seed, self.name, one.round), self.features,
         )  # fmt: skip

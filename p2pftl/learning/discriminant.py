@@ -28,7 +28,7 @@ class DiscriminantLearning(Behind[Discriminant]):
         task, learnt = self.task, self.plainly(vector, round, scene, memory)
         if scene.adapt:
             return learnt
-        (model, known), cohort = self.parts(learnt.vector), task.pupil(vector, round, scene, task.model).cohort
+        (model, known), cohort = self.parts(learnt.vector), task.cohort("train", scene)
         classes = classes_of(task.layout)
         now = told(embedded(task.model, model, cohort), cohort.labels, classes, self.policy.least)
         renew = self.policy.renew if counts(known, classes).any() else 1.0

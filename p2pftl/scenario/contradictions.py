@@ -141,7 +141,10 @@ def _behind(scenario: Scenario) -> Iterator[Fault]:
             ("codec",), name == "discriminant" and policy_name("codec", scenario.codec) != "dense",
             "it inverts a matrix of what was told, and this codec rounds it", "use codec: dense",
         ),
-        (("codec",), getattr(scenario.codec, "partial", False), f"what {name} adds must travel whole, and this codec sends a part", "use another codec"),
+        (
+            ("codec",), getattr(scenario.codec, "partial", False),
+            f"what {name} adds must travel whole, and this codec sends a part", "use another codec",
+        ),
         (
             ("aggregator",), policy_name("aggregator", scenario.aggregator) == "keep_own",
             f"what is heard must be merged for {name} to arrive, and keep_own merges nothing", "use adopt or weighted_mean",
