@@ -183,7 +183,7 @@ def test_the_commands_of_the_page_make_plans(command: str) -> None:
     file = ROOT / words[2]
     axes = [words[at + 1] for at, word in enumerate(words) if word == "--grid"]
     found = grid(file, (), axes) if axes else variants(file, ())
-    assert len(found) == (24 if axes else 6)
+    assert len(found) == (24 if axes else 7)
     for row in found[:: max(1, len(found) // 6)]:
         plan = compile_plan(row.scenario)
         if row.scenario.source is not None:
