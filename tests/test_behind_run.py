@@ -201,6 +201,9 @@ def test_every_way_runs_to_its_end_and_sends_as_much_as_planned(way: str, runs: 
     assert ran.code == 0, ran.out + ran.err
     plan = ran.of(facts.RunPlanned)[0].facts
     assert plan["policies"]["knowledge"] == {"beside": "prototypes"}.get(way, way)
+    assert plan["model"]["parameters"] == MODEL.layout.size
+    assert plan["model"]["behind"] > 0
+    assert f"({MODEL.layout.size:,} parameters)" in ran.page
     assert ran.summary["bytes_sent"] == pytest.approx(plan["predicted"]["bytes"], rel=0.02)
     assert ran.summary["virtual_seconds"] == pytest.approx(plan["predicted"]["virtual_seconds"], rel=0.1)
     assert all(twin["rounds"] == 2 for twin in ran.summary["twins"].values())

@@ -54,6 +54,8 @@ def _headline(plan: RunPlanned, facts: Mapping[str, Any], packing: str) -> Table
     grid.add_row("data", f"{data['use']} ({shape}{data['patients']} patients, {data['images']} images), {split}")
     weights = model["weights"] or ("of the source task" if facts.get("source") else "drawn from the seed")
     shared = "all shared" if model["shared"] == model["parameters"] else f"{model['shared']:,} shared"
+    if model.get("behind"):  # of a knowledge policy, which may keep the model to itself
+        shared = f"{model['shared']:,} numbers travel"
     more = (f", adapters {model['adapters']}" if model.get("adapters") else "") + f", {model.get('precision', 'fp32')}"
     kind = f"{model['detector']}, on " if model.get("detector") else ""
     grid.add_row("model", f"{kind}{model['backbone']}, {model['parameters']:,} parameters ({shared}), weights {weights}{more}")

@@ -20,7 +20,7 @@ from p2pftl.imaging.cohort import Catalogue, Progress, Sample, Shard
 from p2pftl.imaging.domains import Domains, shards_of
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.learning.detection.spec import DetectorSpec, said
-from p2pftl.learning.knowledge import carried, extended, extends
+from p2pftl.learning.knowledge import carried, extended, extends, of_model
 from p2pftl.learning.specs import Compute, ModelSpec
 from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.params import Layout, length
@@ -163,7 +163,8 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """Everything a person should know before it starts; the report shows it, `p2pftl plan` prints it."""
         scenario = self.scenario
-        network = scenario.network
+        network, parameters = scenario.network, of_model(self.layout).size
+        behind = self.layout.size - parameters
         return {
             "twins": {name: self._twin(name) for name in self.topology.names},
             "edges": self._edges(),
@@ -173,7 +174,7 @@ class Plan:
             "incidents": self.world.timeline(),
             "predicted": self.predicted(),
             "model": {
-                "backbone": network.backbone, "parameters": self.layout.size, "shared": self._shared(0),
+                "backbone": network.backbone, "parameters": parameters, "shared": self._shared(0), **({"behind": behind} if behind else {}),
                 "weights": None if network.weights is None else Path(network.weights).name, "digest": self.layout.digest,
                 "precision": self.compute.precision, "adapters": scenario.model.adapters,
                 **({"detector": said(scenario.detector)} if scenario.detector else {}),
