@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from p2pftl.agenda import Parcel, Participant, Step
+from p2pftl.events import Fitted
 from p2pftl.learning.task import Coming
 from p2pftl.params import Vector
 from p2pftl.swarm.checkpoint import Vault
@@ -18,13 +22,18 @@ Order = tuple[str, float]
 
 
 class Crew:
-    """Holds participants, passes calls on to them and saves their state: after a round as often as the vault says, and at the end."""
+    """Holds participants, passes calls on to them and saves their state: after a round as often as the vault says, and at the end.
 
-    def __init__(self, recruit: Recruit, vault: Vault) -> None:
+    short: seconds; the fit of a member whose last one took less is done in the step of the round before it, one call instead of two.
+    """
+
+    def __init__(self, recruit: Recruit, vault: Vault, short: float = 0.0) -> None:
         self.recruit = recruit
         self.vault = vault
+        self.short = short
         self.members: dict[str, Participant] = {}
         self._unsaved: dict[str, int] = {}
+        self._fits: dict[str, float] = {}  # seconds that each member's last fit took
         self._ahead: set[str] = set()  # whose order begins with a fit that is done already
         self._patience = 0  # so many orders go by before looking ahead again is worth it
 
@@ -41,7 +50,18 @@ class Crew:
         """Let `name` go on. waiting: returns orders that are to follow; fits that they begin with may be done with this one."""
         if getattr(getattr(self.members[name], "task", None), "together", False):
             self._look_ahead(name, until, waiting)
+            return self._advance(name, until)
+        step = self._advance(name, until)
+        if step.round_done and not step.done and step.next < until and self._fits.get(name, math.inf) < self.short:
+            more = self._advance(name, until)
+            step = replace(more, events=step.events + more.events, parcels=step.parcels + more.parcels, round_done=True)
+        return step
+
+    def _advance(self, name: str, until: float) -> Step:
+        begun = time.monotonic()
         step = self.members[name].advance(until)
+        if any(isinstance(event, Fitted) for event in step.events):
+            self._fits[name] = time.monotonic() - begun
         unsaved = self._unsaved.get(name, 0) + step.round_done
         if unsaved >= self.vault.every or (unsaved and step.done):
             self.vault.save(name, self.members[name].snapshot())

@@ -34,6 +34,7 @@ Flight = tuple[str, int]
 
 LINGER = 0.004  # seconds that news and frames may wait for more, while there is work
 NOWHERE = -1  # the home of who is dead
+SHORT = 0.25  # seconds of a fit that may hold back what is told of the round before it
 SMALL = 100_000  # bytes of a payload that goes within a call
 
 
@@ -94,11 +95,6 @@ class _Tray:
     told: tuple[tuple[str, Flight], ...] = ()
     since: float = 0.0
 
-    @property
-    def news(self) -> bool:
-        return bool(self.answers or self.received or self.failed)
-
-
 class CrewActor:
     """A crew in its own process. Every method may be called at any time; the crew itself is touched by one thread only."""
 
@@ -137,7 +133,7 @@ class CrewActor:
         def act() -> list[Step] | Failed:
             with self._change:
                 self._run, self._number, self._tray, self._version = run, number, _Tray(), -1
-                self._crew = crew = Crew(recruit, vault)
+                self._crew = crew = Crew(recruit, vault, SHORT)
             self.move(moves)
             return _guarded(", ".join(names), lambda: crew.begin(names))
 
@@ -149,7 +145,7 @@ class CrewActor:
         def act() -> Step | Failed:
             with self._change:
                 self._run, self._number = run, number
-                self._crew = crew = self._crew or Crew(recruit, vault)
+                self._crew = crew = self._crew or Crew(recruit, vault, SHORT)
             return _guarded(name, lambda: crew.revive(name, incarnation, at))
 
         return self._in_crew(act)
@@ -178,11 +174,16 @@ class CrewActor:
         """Take orders, then wait until there is something to tell."""
         self.order(orders, moves)
         with self._change:
-            self._linger(lambda: self._tray.news)
+            self._linger(self._worth_telling)
             tray = self._tray
             told = News(self._run, tuple(tray.answers), tuple(tray.received), tray.failed)
             tray.answers, tray.received, tray.told = [], [], told.received
             return told
+
+    def _worth_telling(self) -> bool:
+        """That frames lie here is news once there is nothing else to do: their receivers live here and take their turn."""
+        tray = self._tray
+        return bool(tray.answers or tray.failed or (tray.received and not self._waiting))
 
     def post(self, run: int, parcels: Sequence[tuple[Parcel, int]], *payloads: Any) -> None:
         """Take in frames; each names its payload by its place."""
@@ -224,6 +225,8 @@ class CrewActor:
         assert crew is not None
         with self._change:
             self._waiting.pop(name, None)
+            if self._tray.received and not self._waiting:
+                self._change.notify_all()
 
         def waiting() -> Sequence[Order]:
             """Orders that came, once all is posted that came before them."""
