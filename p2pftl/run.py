@@ -151,7 +151,7 @@ class _Work:
             self.folder.settle()
 
     def _ready(self, plan: Plan) -> tuple[Plan, Attended]:
-        """Draw or read what the data source needs and build the first model, while Ray starts. Raises P2pftlError."""
+        """Draw or read what the data source needs while Ray starts, and ask a twin's process what its network is. Raises P2pftlError."""
         stop = threading.Event()
 
         def progress(done: int, of: int) -> None:
@@ -167,7 +167,10 @@ class _Work:
                     swarm, self.cores = _swarm(self.executor, self.address, plan, self.view)
                     self.swarm = Attended(swarm, self.interrupts.open)
                 with self.interrupts.open():
-                    return prepared.result(), self.swarm
+                    plan = prepared.result()
+                    import p2pftl.gossip.spectrum  # noqa: F401  # the plan's facts want it; actors import torch meanwhile
+
+                    return plan.outlined_as(self.swarm.ask(plan.outline)), self.swarm
             finally:
                 stop.set()
 
@@ -281,11 +284,11 @@ def _swarm(executor: str, address: str | None, plan: Plan, view: View) -> tuple[
 
     device = "cpu" if plan.scenario.detector else plan.scenario.compute.device  # no GPU is set aside for nothing
     swarm = RaySwarm(run=plan.terms.run, address=address, notice=view.status, device=device)
-    if swarm.dashboard:
-        view.dashboard(swarm.dashboard)
     packing = plan.packing(swarm.cores)
     view.status(packing.why)
     swarm.warm(packing.crews)
+    if address := swarm.dashboard:  # it may still be on its way up
+        view.dashboard(address)
     return swarm, swarm.cores
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from p2pftl.compare.cells import LONGEST, Bound, Variant
 from p2pftl.errors import UsageError
 from p2pftl.gossip.partners import Nobody
+from p2pftl.learning.amount import samples_seen
 from p2pftl.scenario.plan import Plan, compile_plan
 from p2pftl.scenario.schema import Scenario
 from p2pftl.world.topology import CLOUD
@@ -52,8 +53,6 @@ def pooled(scenario: Scenario) -> Scenario:
 
 def budgeted(scenario: Scenario, dealt: Plan) -> Scenario:
     """`scenario`, which pools the studies of the plan `dealt`, with steps that show the nearest number of images."""
-    from p2pftl.learning.fit import samples_seen
-
     lesson = dealt.transfer.plan(0, dealt.layout)
     sizes = [len(shard.train) for shard in dealt.shards.values()]
     target, whole = sum(samples_seen(scenario.fit, lesson, size) for size in sizes), sum(sizes)

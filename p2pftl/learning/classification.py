@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.amount import one_epoch, samples_seen
 from p2pftl.learning.features import Features
-from p2pftl.learning.fit import fit, frozen_depth, head_batches, one_epoch, samples_seen
+from p2pftl.learning.fit import fit, frozen_depth, head_batches
 from p2pftl.learning.knowledge import Knowledge, Pupil, Tutor
 from p2pftl.learning.models import Model
 from p2pftl.learning.score import score

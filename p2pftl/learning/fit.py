@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from p2pftl.draw import draw, number
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.amount import batches
 from p2pftl.learning.descent import MOMENTS, STEP, Descent
 from p2pftl.learning.features import Features, Images, Look, Rows
 from p2pftl.learning.models import Model
@@ -29,7 +29,7 @@ from p2pftl.params import Layout, Vector
 if TYPE_CHECKING:
     from p2pftl.learning.tutoring import Company
 
-__all__ = ["Fit", "FitDiverged", "OptimizerMemory", "Recipe", "fit", "samples_seen"]
+__all__ = ["Fit", "FitDiverged", "OptimizerMemory", "Recipe", "fit"]
 
 Chosen = npt.NDArray[np.int64]
 OptimizerMemory = Mapping[str, Vector]
@@ -128,27 +128,6 @@ def log_shares(labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[np.fl
     counts = np.bincount(labels, minlength=classes) + 1.0
     shares: npt.NDArray[np.float64] = np.log(counts / counts.sum())
     return shares
-
-
-def samples_seen(recipe: Recipe, lesson: Lesson, n: int) -> int:
-    """Number of images a fit on `n` images looks at, repeats counted: what virtual compute time is made of."""
-    total = 0
-    for phase in lesson.phases:
-        if phase.epochs is not None or recipe.steps is None:
-            total += n * (phase.epochs or recipe.epochs)
-        else:
-            sizes = [rows.stop - rows.start for rows in one_epoch(n, recipe.batch)]
-            whole, rest = divmod(recipe.steps, len(sizes))
-            total += whole * n + sum(sizes[:rest])
-    return total
-
-
-def one_epoch(n: int, batch: int) -> list[slice]:
-    """Cut n images into batches; a last batch of one joins the one before it."""
-    stops = list(range(batch, n, batch))
-    if stops and batch > 1 and n - stops[-1] == 1:
-        stops.pop()
-    return [slice(start, stop) for start, stop in itertools.pairwise([0, *stops, n])]
 
 
 @dataclass
@@ -276,16 +255,6 @@ def _moved(images: Images, by: npt.NDArray[np.int64], mirrored: npt.NDArray[np.b
         moved = np.pad(image, edge, mode="edge")[:, down : down + height, right : right + width]
         target[:] = moved[:, :, ::-1] if mirror else moved
     return out
-
-
-def batches(n: int, recipe: Recipe, phase: Phase) -> Iterator[tuple[int, slice]]:
-    """Yield (epoch, rows of that epoch's order): the phase's epochs, else the recipe's steps, else its epochs."""
-    rows = one_epoch(n, recipe.batch)
-    if phase.epochs is None and recipe.steps is not None:
-        endless = ((epoch, part) for epoch in itertools.count() for part in rows)
-        yield from itertools.islice(endless, recipe.steps)
-    else:
-        yield from ((epoch, part) for epoch in range(phase.epochs or recipe.epochs) for part in rows)
 
 
 def _hull(layout: Layout, trained: Iterable[str]) -> slice:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from p2pftl.gossip.seams import MARKS, Signs
 from p2pftl.imaging.cohort import Catalogue, Progress, Sample, Shard
 from p2pftl.imaging.domains import Domains, shards_of
 from p2pftl.imaging.scanner import Scanner
-from p2pftl.learning.detection.spec import DetectorSpec, said
+from p2pftl.learning.amount import samples_seen
+from p2pftl.learning.detection.spec import said
 from p2pftl.learning.knowledge import carried, extended, extends, of_model
+from p2pftl.learning.outline import Outline, outline
 from p2pftl.learning.specs import Compute, ModelSpec
 from p2pftl.learning.universal.spec import MaskedSpec, UniversalSpec
 from p2pftl.params import Layout, length
@@ -47,7 +49,8 @@ class Plan:
     """What a run needs, compiled.
 
     shards: twin -> its samples (before `prepared`, a phantom's files need not exist); apart: where the scenario pools all studies,
-    the plan of the twins that acquired them; source: what the source task came to, None without one.
+    the plan of the twins that acquired them; source: what the source task came to, None without one; outlined: what is known of the
+    network, None if this process is to find out.
     """
 
     scenario: Scenario
@@ -59,6 +62,7 @@ class Plan:
     shards: Mapping[str, Shard]
     apart: Plan | None = None
     source: Mapping[str, Any] | None = None
+    outlined: Outline | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,17 +71,25 @@ class Plan:
 
     @property
     def layout(self) -> Layout:
-        """Where the model's tensors lie; torch is imported for it. Raises ScenarioError E127."""
-        return extended(_layout(self.scenario.network, len(self.catalogue.classes)), self.scenario.model, self.scenario.knowledge)
+        """Where the model's tensors lie. Raises ScenarioError E127."""
+        return extended((self.outlined or self.outline()).layout, self.scenario.model, self.scenario.knowledge)
 
     @property
     def compute(self) -> Compute:
         """The scenario's, its precision without auto: the processes of one run must agree on it."""
-        if self.scenario.detector:
-            return replace(self.scenario.compute, precision="fp32", device="cpu")
-        from p2pftl.learning.arithmetic import precision
+        device = "cpu" if self.scenario.detector else self.scenario.compute.device
+        return replace(self.scenario.compute, precision=(self.outlined or self.outline()).precision, device=device)
 
-        return replace(self.scenario.compute, precision=precision(self.scenario.compute, self.scenario.model.backbone))
+    @property
+    def outline(self) -> Callable[[], Outline]:
+        """Finds out what only torch can tell of the network, in any process. Raises ScenarioError E127 when called."""
+        return partial(outline, self.scenario.network, len(self.catalogue.classes), self.scenario.compute, self.scenario.model.backbone)
+
+    def outlined_as(self, found: Outline) -> Plan:
+        """The same plan, which need not find out itself. Raises P2pftlError where this network cannot be trained as written."""
+        plan = replace(self, outlined=found, apart=self.apart and replace(self.apart, outlined=found))
+        plan.transfer.plan(self.scenario.rounds - 1, plan.layout)
+        return plan
 
     @property
     def transfer(self) -> Any:
@@ -94,7 +106,6 @@ class Plan:
         """Make on disk what the data source needs; `progress(done, of)` reports. Raises P2pftlError for what cannot run as written."""
         if self.apart is not None:
             return self.apart.prepared(progress).pooled()
-        self.transfer.plan(self.scenario.rounds - 1, self.layout)
         scenario, source = self.scenario, self.scenario.data.source
         shards = source.prepare(self.shards, self.scanners, scenario.seed, progress)
         if scenario.cloud and isinstance(scenario.cloud.coordinator, Equipped):
@@ -305,8 +316,6 @@ class Plan:
         return sum(len(partners(self.topology, self.terms, name, k)[0]) for k in rounds for name in self.topology.names) / len(rounds)
 
     def _fit_seconds(self, name: str) -> float:
-        from p2pftl.learning.fit import samples_seen
-
         lesson, held = self.transfer.plan(0, self.layout), len(self.shards[name].train)
         samples = samples_seen(self.scenario.fit, lesson, held)
         if extends(self.scenario.knowledge):
@@ -329,7 +338,7 @@ class Plan:
 def compile_plan(scenario: Scenario) -> Plan:
     """Compile `scenario`. Raises ScenarioError, TopologyError or DataError when it cannot run as written.
 
-    Quick, because nothing here needs the network itself: what only that can tell is raised by `Plan.prepared`.
+    Quick, because nothing here needs the network itself: what only that can tell is raised by `Plan.outlined_as`.
     """
     scenario = _on_their_own(scenario)
     topology = scenario.topology.build(scenario.seed)
@@ -364,18 +373,3 @@ def _on_their_own(scenario: Scenario) -> Scenario:
     """Without a knowledge policy that keeps entries behind the model where nobody is there to share them with: plain learning."""
     alone = isinstance(scenario.partners, Nobody) and scenario.cloud is None
     return replace(scenario, knowledge=None) if alone and extends(scenario.knowledge) else scenario
-
-
-@lru_cache
-def _layout(spec: ModelSpec | DetectorSpec | UniversalSpec | MaskedSpec, classes: int) -> Layout:
-    if isinstance(spec, UniversalSpec | MaskedSpec):
-        from p2pftl.learning.universal import model as universal
-
-        return universal.layout_of(spec.encoder, classes if isinstance(spec, UniversalSpec) else 0)
-    if isinstance(spec, DetectorSpec):
-        from p2pftl.learning.detection.model import Detector
-
-        return Detector(spec, classes, 0).layout
-    from p2pftl.learning.models import Model, layout_of
-
-    return layout_of(spec, classes) if spec.weights is None else Model(spec, classes, 0).layout  # the weights must fit

@@ -9,7 +9,7 @@ from p2pftl.agenda import Step
 from p2pftl.params import Vector
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.crew import Recruit
-from p2pftl.swarm.seams import Report, Swarm
+from p2pftl.swarm.seams import Report, Swarm, T
 
 
 class Attended:
@@ -21,6 +21,10 @@ class Attended:
     def __init__(self, swarm: Swarm, open: Callable[[], AbstractContextManager[None]]) -> None:
         self.swarm = swarm
         self.open = open
+
+    def ask(self, question: Callable[[], T]) -> T:
+        with self.open():
+            return self.swarm.ask(question)
 
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         with self.open():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from p2pftl.agenda import Parcel, Step
 from p2pftl.params import Vector
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.crew import Crew, Recruit
-from p2pftl.swarm.seams import Advanced, Delivered, Report
+from p2pftl.swarm.seams import Advanced, Delivered, Report, T
 
 
 class LocalSwarm:
@@ -26,6 +26,9 @@ class LocalSwarm:
         self._told: list[tuple[str, float]] = []
         self._flying: list[Parcel] = []
         self._lost: list[Delivered] = []
+
+    def ask(self, question: Callable[[], T]) -> T:
+        return question()
 
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         self.crew = Crew(recruit, vault)

@@ -26,7 +26,7 @@ from p2pftl.swarm.placing import Device, bound_apart
 from p2pftl.swarm.ray_actor import Failed, Flight, Moves, News, Order
 from p2pftl.swarm.ray_cluster import Cluster
 from p2pftl.swarm.ray_homes import ROOM, SILENCE, Homes
-from p2pftl.swarm.seams import Advanced, Delivered, Died, Report
+from p2pftl.swarm.seams import Advanced, Delivered, Died, Report, T
 from p2pftl.world.topology import CLOUD
 
 PATIENCE = 600.0  # seconds for an actor to read its studies, or for a frame to arrive
@@ -90,6 +90,20 @@ class RaySwarm:
         self._settle_in(bound_apart(crews, self.cluster.machines()))
         for number in {number for name, number in self._lives.items() if name != CLOUD}:
             self._homes[number].actor.warm.remote()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Answer it in the process of a twin that `warm` started; in this one if there is none."""
+        name = next((name for name in self._lives if name != CLOUD), None)
+        if name is None:
+            return question()
+        self.notice("importing torch")
+        try:
+            answer: T = _told(self._homes[self._lives[name]].actor.ask.remote(question), timeout=PATIENCE)
+        except RayError as error:
+            raise UsageError(
+                "E610", f"the process of {name} died while importing torch", fix="free some memory, or raise twins_per_actor"
+            ) from error
+        return answer
 
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         """Start one actor per crew, all at once; those of an earlier start that still answer are used again."""

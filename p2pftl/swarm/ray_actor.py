@@ -95,6 +95,7 @@ class _Tray:
     told: tuple[tuple[str, Flight], ...] = ()
     since: float = 0.0
 
+
 class CrewActor:
     """A crew in its own process. Every method may be called at any time; the crew itself is touched by one thread only."""
 
@@ -126,6 +127,10 @@ class CrewActor:
         from p2pftl.learning.engine import prepare_torch
 
         self._jobs.put(lambda: self._noted("torch", prepare_torch))
+
+    def ask(self, question: Callable[[], T]) -> T | Failed:
+        """Answer a question for which torch is needed."""
+        return self._in_crew(lambda: _guarded("a question", question))
 
     def begin(self, run: int, number: int, recruit: Recruit, vault: Vault, names: Sequence[str], moves: Moves) -> list[Step] | Failed:
         """Bring `names` up as actor `number` of the driver's `run`-th start; what is left of an earlier start is forgotten."""

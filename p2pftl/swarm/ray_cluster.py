@@ -15,6 +15,7 @@ import ray
 from p2pftl.errors import UsageError
 from p2pftl.swarm import leftovers
 from p2pftl.swarm.placing import Machine
+from p2pftl.swarm.ray_haste import Haste, hastened
 
 PROMPT = {
     "free_objects_batch_size": 8, "free_objects_period_milliseconds": 50,  # Ray keeps up to 100 dead payloads for a second
@@ -35,19 +36,37 @@ class Cluster:
         self.address = address
         self.namespace = namespace
         self.folder: Path | None = None
-        self.dashboard = ""
+        self._dashboard = ""
         self._others = leftovers.descendants()
         self._processes: list[leftovers.Process] = []
         self._stopping = False
+        self._haste: Haste | None = None
+        self._starting = contextlib.ExitStack()
 
     def connect(self) -> None:
-        """Start or find Ray; this takes seconds. Raises UsageError E604 when the cluster cannot be reached."""
+        """Start or find Ray; this takes seconds, and the dashboard may take longer. Raises UsageError E604."""
         for key, value in SETTINGS.items():
             os.environ.setdefault(key, value)
         logging.getLogger("ray").setLevel(logging.ERROR)
         common: dict[str, Any] = {"namespace": self.namespace, "log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-        try:
+        with self._or_none():
             context = self._start(common) if self.address is None else ray.init(address=self.address, **common)
+            self._dashboard = str(context.dashboard_url or "")
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Ray's dashboard, "" if there is none; waited for. Raises UsageError E604."""
+        with self._or_none():
+            if self._haste is not None:
+                self._dashboard = self._haste.dashboard() or self._dashboard
+            self._starting.close()
+        return f"http://{self._dashboard}" if self._dashboard else ""
+
+    @contextlib.contextmanager
+    def _or_none(self) -> Iterator[None]:
+        """Ray is there after this block, or nothing is left of it."""
+        try:
+            yield
         except Exception as error:
             self.stop()
             problem = f"no Ray cluster at {self.address or 'this machine'} ({type(error).__name__})"
@@ -55,8 +74,6 @@ class Cluster:
         except BaseException:  # Ctrl-C while Ray starts
             self.stop()
             raise
-        url = str(context.dashboard_url or "")
-        self.dashboard = f"http://{url}" if url else ""
 
     def machines(self) -> list[Machine]:
         """Those that are up."""
@@ -65,10 +82,13 @@ class Cluster:
     def stop(self) -> None:
         """End the cluster if it is ours, and its files; called again after an interruption, it does so by force."""
         again, self._stopping = self._stopping, True
+        self._starting.close()
         try:
             if not again:
                 self._note_processes()
                 ray.shutdown()
+                if self._haste is not None:
+                    self._haste.end()
         finally:
             self._note_processes()
             leftovers.end(self._processes)
@@ -77,11 +97,12 @@ class Cluster:
 
     def _start(self, common: dict[str, Any]) -> Any:
         self.folder = _private_folder()
-        with _temporary_files_in(self.folder):
-            context = ray.init(
-                address="local", include_dashboard=True, dashboard_host="127.0.0.1", _temp_dir=str(self.folder / "ray"),
-                object_store_memory=_store(), _system_config=PROMPT, **common,
-            )  # fmt: skip
+        self._starting.enter_context(_temporary_files_in(self.folder))
+        self._haste = self._starting.enter_context(hastened())
+        context = ray.init(
+            address="local", include_dashboard=True, dashboard_host="127.0.0.1", _temp_dir=str(self.folder / "ray"),
+            object_store_memory=_store(), _system_config=PROMPT, **common,
+        )  # fmt: skip
         with contextlib.suppress(OSError):  # Ray leaves its token readable for everybody
             (Path.home() / ".ray" / "auth_token").chmod(0o600)
         return context

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from p2pftl.agenda import Step
 from p2pftl.params import Vector
 from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.crew import Recruit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ Report = Advanced | Delivered | Died
 
 class Swarm(Protocol):
     """All participants under one executor. Never reorders what one participant does; may reorder everything else."""
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Answer it where torch is, or will be anyway. Raises what it raises."""
+        ...
 
     def start(self, recruit: Recruit, crews: Sequence[Sequence[str]], vault: Vault) -> list[Step]:
         """Bring every participant up, each crew in a process, and return their first steps. May be called again."""

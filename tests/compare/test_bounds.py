@@ -12,7 +12,7 @@ from p2pftl.compare.cells import BASE, Variant, cells, variants
 from p2pftl.compare.footing import differences, footing, uneven
 from p2pftl.errors import UsageError
 from p2pftl.gossip.partners import Nobody
-from p2pftl.learning.fit import samples_seen
+from p2pftl.learning.amount import samples_seen
 from p2pftl.scenario.load import load
 from p2pftl.scenario.plan import compile_plan
 from p2pftl.scenario.resolved import resolved

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.amount import samples_seen
 from p2pftl.learning.classification import Classification
 from p2pftl.learning.features import Features
-from p2pftl.learning.fit import samples_seen
 from p2pftl.learning.models import Model, ModelSpec, layout_of, prepare_torch
 from p2pftl.learning.specs import Backbone, FeatureCache, Recipe
 from p2pftl.learning.task import Scene

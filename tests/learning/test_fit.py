@@ -9,8 +9,9 @@ import torch
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
+from p2pftl.learning.amount import samples_seen
 from p2pftl.learning.backbones import BACKBONES
-from p2pftl.learning.fit import Fit, FitDiverged, Recipe, fit, log_shares, samples_seen
+from p2pftl.learning.fit import Fit, FitDiverged, Recipe, fit, log_shares
 from p2pftl.learning.models import Model, ModelSpec, prepare_torch
 from p2pftl.learning.score import score
 from p2pftl.learning.transfer import FedRep, Full, GradualUnfreezing, Lesson, Transfer

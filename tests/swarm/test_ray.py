@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_processes_that_were_warmed_up_are_those_that_run(swarm: RaySwarm, tmp_p
     crews = [("ct-01", "ct-02"), ("ct-03", "ct-04")]
     swarm.warm(crews)
     before = [swarm.process(name) for name in run.names]
+    assert swarm.ask(os.getpid) == before[0]
     assert conduct(run, swarm, tmp_path / "ray", crews=crews).digest == play(run, tmp_path / "local").digest
     assert [swarm.process(name) for name in run.names] == before
 
@@ -155,6 +157,14 @@ def test_a_process_that_dies_while_it_starts_is_e610(swarm: RaySwarm, tmp_path: 
         conduct(run, swarm, tmp_path, crews=apart(run.toy))  # type: ignore[arg-type]
 
 
+def test_a_question_that_fails_or_kills_its_process_is_one_error(swarm: RaySwarm) -> None:
+    with pytest.raises(P2pftlError, match="E700 a question stopped: ValueError"):
+        swarm.ask(partial(int, "DOE"))
+    swarm.warm([("ct-01",)])
+    with pytest.raises(UsageError, match="E610 the process of ct-01 died while importing torch"):
+        swarm.ask(Stillborn(toy(FOUR)).die)
+
+
 class Stillborn:
     """A recruit whose third twin kills its process."""
 
@@ -163,5 +173,8 @@ class Stillborn:
 
     def __call__(self, name: str) -> Any:
         if name == "ct-03":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die()
         return self.toy(name)
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -17,12 +17,12 @@ from torch import Tensor
 from p2pftl.draw import draw, number
 from p2pftl.errors import DataError
 from p2pftl.imaging.boxes import BoxCohort
+from p2pftl.learning.amount import one_epoch, samples_seen
 from p2pftl.learning.descent import MOMENTS, STEP, Descent
 from p2pftl.learning.detection.cascade import Detections
 from p2pftl.learning.detection.geometry import Truth, areas
 from p2pftl.learning.detection.model import Detector
 from p2pftl.learning.detection.score import measure
-from p2pftl.learning.fit import one_epoch, samples_seen
 from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work

@@ -16,7 +16,8 @@ from torch import Tensor
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
 from p2pftl.imaging.cohort import Cohort
-from p2pftl.learning.fit import augmented, batches, descents_of, remembered, samples_seen, slices_of
+from p2pftl.learning.amount import batches, samples_seen
+from p2pftl.learning.fit import augmented, descents_of, remembered, slices_of
 from p2pftl.learning.knowledge import Tutor
 from p2pftl.learning.specs import Recipe
 from p2pftl.learning.task import FitDiverged, Learnt, Memory, Scene, Work
