@@ -28,6 +28,7 @@ from p2pftl.swarm.checkpoint import Vault
 from p2pftl.swarm.crew import Crew, Recruit
 from p2pftl.swarm.crew import Order as Order
 from p2pftl.swarm.leftovers import Process, myself
+from p2pftl.swarm.turns import Turns
 
 T = TypeVar("T")
 Flight = tuple[str, int]
@@ -97,10 +98,15 @@ class _Tray:
 
 
 class CrewActor:
-    """A crew in its own process. Every method may be called at any time; the crew itself is touched by one thread only."""
+    """A crew in its own process. Every method may be called at any time; the crew itself is touched by one thread only.
 
-    def __init__(self) -> None:
+    places: so many actors of this machine compute at a time, 0 for all.
+    """
+
+    def __init__(self, places: int = 0) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        context = ray.get_runtime_context()
+        self._turns = Turns(Path(context.get_temp_dir()) / context.get_session_name(), places)
         self._crew: Crew | None = None
         self._run = 0
         self._number = -1
@@ -126,7 +132,11 @@ class CrewActor:
         """Import what learning needs, before anything is known of it."""
         from p2pftl.learning.engine import prepare_torch
 
-        self._jobs.put(lambda: self._noted("torch", prepare_torch))
+        def act() -> None:
+            with self._turns.turn():
+                prepare_torch()
+
+        self._jobs.put(lambda: self._noted("torch", act))
 
     def ask(self, question: Callable[[], T]) -> T | Failed:
         """Answer a question for which torch is needed."""
@@ -186,9 +196,9 @@ class CrewActor:
             return told
 
     def _worth_telling(self) -> bool:
-        """That frames lie here is news once there is nothing else to do: their receivers live here and take their turn."""
+        """That frames lie here can wait while anybody works: their receivers live here, and it will be told with what comes of the work."""
         tray = self._tray
-        return bool(tray.answers or tray.failed or (tray.received and not self._waiting))
+        return bool(tray.answers or tray.failed or (tray.received and not self._working))
 
     def post(self, run: int, parcels: Sequence[tuple[Parcel, int]], *payloads: Any) -> None:
         """Take in frames; each names its payload by its place."""
@@ -230,8 +240,6 @@ class CrewActor:
         assert crew is not None
         with self._change:
             self._waiting.pop(name, None)
-            if self._tray.received and not self._waiting:
-                self._change.notify_all()
 
         def waiting() -> Sequence[Order]:
             """Orders that came, once all is posted that came before them."""
@@ -243,8 +251,9 @@ class CrewActor:
             return orders
 
         def act() -> Step:
-            waiting()
-            return crew.advance(name, until, waiting)
+            with self._turns.turn():
+                waiting()
+                return crew.advance(name, until, waiting)
 
         step = self._noted(name, act)
         with self._change:

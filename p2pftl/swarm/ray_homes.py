@@ -79,7 +79,8 @@ class Homes:
         if where.bound:
             options |= {"resources": {where.bound: SLIVER}, "scheduling_strategy": "DEFAULT"}
         self._count += 1
-        self.open[self._count] = Home(ray.remote(CrewActor).options(**options).remote(), where, deaths)
+        cores = next((one.cores for one in self.cluster.machines() if one.id == where.machine), 0.0)
+        self.open[self._count] = Home(ray.remote(CrewActor).options(**options).remote(round(cores)), where, deaths)
         return self._count
 
     def rebuild(self, names: Sequence[str], home: Home) -> int | None:
