@@ -315,6 +315,21 @@ def test_a_twin_gets_its_device_and_its_studies_where_it_lives(tmp_path: Path, b
     assert planned(tmp_path, base).prepared(lambda done, of: None).recruiter(None)("ct-01").mirror is None  # type: ignore[attr-defined]
 
 
+def test_an_opposed_twin_numbers_the_classes_of_the_same_images_backwards(tmp_path: Path, base: dict[str, Any]) -> None:
+    plan = planned(tmp_path, base, data={**base["data"], "opposed": ["ct-02"]}).prepared(lambda done, of: None)
+    plain = planned(tmp_path, base).prepared(lambda done, of: None)
+    for name, flipped in (("ct-01", False), ("ct-02", True)):
+        one, other = plan.recruiter(None)(name).task.cohorts, plain.recruiter(None)(name).task.cohorts  # type: ignore[attr-defined]
+        for part in ("train", "validation", "test"):
+            assert np.array_equal(one[part].pixels, other[part].pixels)
+            assert np.array_equal(one[part].labels, 1 - other[part].labels if flipped else other[part].labels)
+        told, before = (found.facts()["twins"][name]["labels"] for found in (plan, plain))
+        assert list(told.values()) == list(before.values())[:: -1 if flipped else 1]
+    assert not plan.terms.answers
+    assert plain.terms.answers
+    assert not plan.pooled().opposed
+
+
 def test_what_a_twin_tells_of_its_studies_names_no_patient(tmp_path: Path, base: dict[str, Any]) -> None:
     plan = planned(tmp_path, base)
     shard = plan.shards["ct-01"]

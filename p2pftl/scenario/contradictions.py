@@ -50,6 +50,7 @@ def contradictions(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Faul
     yield from _behind(scenario)
     yield from _detector(scenario)
     yield from _encoders(scenario)
+    yield from _opposed(scenario)
     yield from _devices(scenario)
     yield from _crashes(scenario)
     yield from _names(scenario, text)
@@ -204,6 +205,17 @@ def _encoders(scenario: Scenario) -> Iterator[Fault]:
         yield Fault("E128", path, problem, fix)
 
 
+def _opposed(scenario: Scenario) -> Iterator[Fault]:
+    """Whose readers number the classes backwards classifies studies that are read once."""
+    if not scenario.data.opposed:
+        return
+    for key in ("detector", "universal", "masked", "device", "arrivals"):
+        if getattr(scenario, key) is not None:
+            yield Fault(
+                "E128", (key,), "it does not go with data.opposed, which is for classifiers of studies that stay", "leave one of them out"
+            )
+
+
 def _devices(scenario: Scenario) -> Iterator[Fault]:
     """Incidents of scanners need a device behind the twins, and studies that can show them."""
     data = policy_name("data", scenario.data.source)
@@ -247,6 +259,9 @@ def _names(scenario: Scenario, text: Mapping[str, Any]) -> Iterator[Fault]:
     for name in scenario.twins:
         if name not in topology.names:
             yield Fault("E120", ("twins", name), "the topology has no such twin", _nearest(name, topology.names), key=True)
+    for place, name in enumerate(scenario.data.opposed):
+        if name not in topology.names:
+            yield Fault("E120", ("data", "opposed", place), f"the topology has no twin {name}", _nearest(name, topology.names))
     try:
         check_incidents(in_seconds(scenario.incidents, day_s(scenario)), topology, cloud=scenario.cloud is not None)
     except P2pftlError as error:

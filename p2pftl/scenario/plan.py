@@ -124,7 +124,7 @@ class Plan:
             features=scenario.features, transfer=scenario.transfer, coordinator=scenario.cloud.coordinator if scenario.cloud else None,
             simulated=self.simulated, device=scenario.device, arrivals=scenario.arrivals, labels=self.catalogue.classes,
             previews=previews if wanted else None, detector=scenario.detector, universal=scenario.universal, masked=scenario.masked,
-            own=self.catalogue.own, out=self.out,
+            own=self.catalogue.own, out=self.out, opposed=self.opposed,
         )  # fmt: skip
 
     def starting(self, first: ModelSpec | UniversalSpec | MaskedSpec, source: Mapping[str, Any]) -> Plan:
@@ -165,6 +165,11 @@ class Plan:
         if not isinstance(source, Domains) or self.apart:
             return frozenset()
         return frozenset(name for name in twins if source.is_left_out(name, twins))
+
+    @property
+    def opposed(self) -> frozenset[str]:
+        """Twins that number the classes backwards; all studies in one place are read by one reader."""
+        return frozenset() if self.apart else frozenset(self.scenario.data.opposed)
 
     @property
     def simulated(self) -> bool:
@@ -225,7 +230,9 @@ class Plan:
     # ------------------------------------------------------------------ parts of the facts
 
     def _twin(self, name: str) -> dict[str, Any]:
-        found = about(self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.simulated)
+        found = about(
+            self.shards[name], self.scanners[name], len(self.catalogue.classes), simulated=self.simulated, opposed=name in self.opposed
+        )
         labels = dict(zip(self.catalogue.classes, found.pop("labels"), strict=True))
         device = told(self.scenario.device, self.scanners[name]) if self.scenario.device else None
         return {**found, **self._domain(name), "labels": labels, "neighbours": list(self.topology.neighbours(name, 0)), "device": device}
@@ -364,9 +371,9 @@ def compile_plan(scenario: Scenario) -> Plan:
 
 
 def tellable(scenario: Scenario, catalogue: Catalogue) -> bool:
-    """Whether answers are told: of real patients only if asked for, and only where classes and test images are common to all."""
+    """Whether answers are told: of real patients only if asked for, and only where test images and their classes are common to all."""
     wanted = catalogue.synthetic if scenario.answers is None else scenario.answers
-    return wanted and not catalogue.own and scenario.masked is None
+    return wanted and not catalogue.own and scenario.masked is None and not scenario.data.opposed
 
 
 def _on_their_own(scenario: Scenario) -> Scenario:

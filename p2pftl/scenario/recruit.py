@@ -43,7 +43,8 @@ class Recruiter:
 
     previews: folder for pictures of each twin's studies, None for none; device: what stands behind every twin, None for nothing;
     arrivals: studies acquired during the run, None for none; labels: names of the classes; detector, universal, masked: what learns
-    instead of `model`; own: twin -> its classes where they are its own, as its test images are then; out: twins that only listen.
+    instead of `model`; own: twin -> its classes where they are its own, as its test images are then; out: twins that only listen;
+    opposed: twins that number the classes backwards.
     """
 
     terms: Terms
@@ -69,6 +70,7 @@ class Recruiter:
     masked: MaskedSpec | None = None
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     out: frozenset[str] = frozenset()
+    opposed: frozenset[str] = frozenset()
     _kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, name: str) -> Participant:
@@ -84,13 +86,14 @@ class Recruiter:
         from p2pftl.twin import Twin
 
         shard = self.shards[name]
-        cohorts = {"train": self.source.read(shard.train), "validation": self._read(shard.validation)}
-        cohorts["test"] = self._once(f"test {name if self.own else ''}", lambda: self._read(shard.test))
+        cohorts = {"train": self._named(name, self.source.read(shard.train)), "validation": self._named(name, self._read(shard.validation))}
+        tested = name if self.own else "opposed" if name in self.opposed else ""
+        cohorts["test"] = self._once(f"test {tested}", lambda: self._named(name, self._read(shard.test)))
         if self.previews is not None:
             write_preview(cohorts["train"], self.previews / f"{name}.png")
         scanner = self.scanners[name]
         task = self._task(name, cohorts)
-        told = about(shard, scanner, self.classes, simulated=self.simulated)
+        told = about(shard, scanner, self.classes, simulated=self.simulated, opposed=name in self.opposed)
         mirror = self._mirror(name, cohorts)
         return Twin(name, task, self.terms, self.world, mirror=mirror, speed=scanner.speed, about=told)
 
@@ -189,6 +192,10 @@ class Recruiter:
         )  # fmt: skip
         return Mirror(name, device, archive, coupling)
 
+    def _named(self, name: str, cohort: Cohort) -> Cohort:
+        """The cohort with its classes numbered as `name` does."""
+        return replace(cohort, labels=self.classes - 1 - cohort.labels) if name in self.opposed else cohort
+
     def _read(self, samples: tuple[Sample, ...]) -> Cohort:
         if samples:
             return self.source.read(samples)
@@ -211,12 +218,13 @@ class Recruiter:
         self.__dict__.update(state)
 
 
-def about(shard: Shard, scanner: Scanner, classes: int, *, simulated: bool) -> dict[str, Any]:
+def about(shard: Shard, scanner: Scanner, classes: int, *, simulated: bool, opposed: bool = False) -> dict[str, Any]:
     """What a twin tells of itself: counts and configuration, no key of any patient.
 
-    simulated: the studies were acquired with `scanner`; of others only what their headers or manifest say is known.
+    simulated: the studies were acquired with `scanner`; of others only what their headers or manifest say is known; opposed: it
+    numbers the classes backwards.
     """
-    labels = Counter(sample.label for sample in shard.train)
+    labels = Counter(classes - 1 - sample.label if opposed else sample.label for sample in shard.train)
     seen = sorted({sample.scanner for sample in (*shard.train, *shard.validation)} - {""})
     return {
         "train": len(shard.train),

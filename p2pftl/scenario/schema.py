@@ -74,13 +74,15 @@ class DataSection:
     """Which studies there are and who holds them.
 
     source: the data policy; split: how patients are dealt to twins; test: share of patients that nobody trains on, common to all;
-    validation: share of each twin's own patients that it does not train on.
+    validation: share of each twin's own patients that it does not train on; opposed: twins whose readers number the classes backwards,
+    in all that they hold and are tested on, so that of two classes each is called by the other's name.
     """
 
     source: Source
     split: Annotated[Split, Policy("split")] = field(default_factory=Default("split", "iid"))
     test: Fraction = 0.2
     validation: Fraction = 0.2
+    opposed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def test_the_smallest_scenario_has_everything_else_by_default(write: Write) -> N
         ("model", "{backbone: resnet18, weights: ^IMAGENET1K_V9}", "E127", "did you mean IMAGENET1K_V1?"),
         ("model", "{weights: ^IMAGENET1K_V1}", "E127", "compact"),
         ("fit", "{epochs: 2, steps: ^5}", "E128", "epochs and steps"),
+        ("data", "{use: phantom, opposed: [ct-01, ^ct-99]}", "E120", "no twin ct-99"),
         ("topology", "^ring", "E128", "add twins: 8"),
         ("version", "^2", "E133", "upgrade"),
         ("name", "^${USER}", "E135", "environment variables"),
