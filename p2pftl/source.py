@@ -182,7 +182,4 @@ def _studies(plan: Plan, *, only_test: bool = False, but_test: bool = False) -> 
     if not only_test:
         samples.update(sample for shard in shards for sample in (*shard.train, *shard.validation))
     seed = plan.scenario.seed
-    return {
-        (seed, one.patient) if one.file.startswith(DRAWN) else (one.file, one.index, one.split if one.file.endswith(".npz") else "")
-        for one in samples
-    }
+    return {(seed, one.patient) if one.file.startswith(DRAWN) else one.place for one in samples}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from p2pftl.imaging.cohort import Place
 from p2pftl.params import Layout, Ranges, Vector
 
 Memory = Mapping[str, Any]
@@ -46,10 +47,10 @@ class Equipped(Protocol):
     """A coordinator that needs something of its own before a run, images without labels for instance."""
 
     def equipped(
-        self, seed: int, size: int, weights: str | None, own: Collection[tuple[str, int]], progress: Callable[[int, int], None]
+        self, seed: int, size: int, weights: str | None, own: Collection[Place], progress: Callable[[int, int], None]
     ) -> Coordinator:
-        """Return it ready for one run. size: of the twins' images; weights: file of the first model, None if it is drawn; own: file
-        and place of every image that a twin has, none of which it may have. Raises DataError."""
+        """Return it ready for one run. size: of the twins' images; weights: file of the first model, None if it is drawn; own: where
+        every image lies that a twin has, none of which it may have. Raises DataError."""
         ...
 
 

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Interval, Le
 from p2pftl.cloud.seams import Coordinator, Memory, Reply, Upload
 from p2pftl.draw import number
 from p2pftl.errors import DataError
-from p2pftl.imaging.cohort import Sample, Shard, Source
+from p2pftl.imaging.cohort import Place, Sample, Shard, Source
 from p2pftl.imaging.domains import BOXED, Domains, domain_of, greyed
 from p2pftl.imaging.phantom import Phantom
 from p2pftl.imaging.scanner import Scanner
@@ -56,7 +56,7 @@ class UniversalFusion:
     samples: tuple[Sample, ...] = field(default=(), repr=False, metadata=_HIDDEN)
 
     def equipped(
-        self, seed: int, size: int, weights: str | None, own: Collection[tuple[str, int]], progress: Callable[[int, int], None]
+        self, seed: int, size: int, weights: str | None, own: Collection[Place], progress: Callable[[int, int], None]
     ) -> Coordinator:
         """Return it with images listed, and drawn where they are phantoms. Raises DataError E306 for an image that a twin has."""
         ready = replace(self, seed=seed, size=size, weights=weights)
@@ -67,7 +67,7 @@ class UniversalFusion:
         listed = self.images.catalogue(scanners, drawn_from).samples
         whole = {name: Shard(tuple(one for one in listed if len(names) == 1 or domain_of(one) == name), (), ()) for name in names}
         made = tuple(sample for shard in self.images.prepare(whole, scanners, drawn_from, progress).values() for sample in shard.train)
-        common = sum((sample.file, sample.index) in own for sample in made)
+        common = sum(sample.place in own for sample in made)
         if common:
             problem = f"the cloud was given {common} images that are a twin's"
             raise DataError("E306", problem, where="cloud.images", fix="give it other images, or leave `images` out: then it has phantoms")

@@ -14,6 +14,10 @@ from p2pftl.imaging.scanner import Scanner
 Progress = Callable[[int, int], None]
 
 
+Place = tuple[str, int, str]
+"""File, frame or row within it, and of an archive the part."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image, known by where it lies. Never leaves its twin's machine.
@@ -29,6 +33,11 @@ class Sample:
     patient: str
     scanner: str = ""
     split: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where it lies: equal for one image however it is labelled. An archive counts anew in each of its parts."""
+        return self.file, self.index, self.split if self.file.endswith(".npz") else ""
 
 
 @dataclass(frozen=True)

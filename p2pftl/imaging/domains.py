@@ -14,24 +14,27 @@ from annotated_types import Ge, Interval, MultipleOf
 
 from p2pftl.draw import draw, number
 from p2pftl.errors import DataError, nearest
-from p2pftl.imaging.cohort import Catalogue, Cohort, Progress, Sample, Shard, Source, Split
+from p2pftl.imaging.cohort import Catalogue, Cohort, Place, Progress, Sample, Shard, Source, Split
 from p2pftl.imaging.files import squared
 from p2pftl.imaging.scanner import Scanner
 from p2pftl.imaging.split import Iid
 from p2pftl.imaging.split import shards as dealt_by
 from p2pftl.policies import Within
 
+Part = Annotated[float, Interval(ge=0, le=1)]
 BOXED = ("phantom_boxes", "dicom_boxes", "coco_boxes")
 _BETWEEN = "/"  # a domain's name and a patient's local key
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Images of one kind. only: those of its classes that count, in this order, null for all; most: patients that are kept of each
-    class (and of each part, where the source has parts), drawn, null for all."""
+    """Images of one kind. only: those of its classes that count, in this order, null for all; share: which of the patients of each
+    class (and of each part, where the source has parts), from and to, in the source's own order: domains whose shares do not overlap
+    have no patient in common; most: patients that are kept of each class and part of these, drawn, null for all."""
 
     source: Source
     only: tuple[str, ...] | None = None
+    share: tuple[Part, Part] = (0.0, 1.0)
     most: Annotated[int, Ge(2)] | None = None
 
 
@@ -53,9 +56,12 @@ class Domains(Source):
         if self.left_out is not None and self.left_out not in self.domains:
             problem = f"there is no domain {self.left_out} to leave out"
             raise DataError("E303", problem, where="data.left_out", fix=nearest(self.left_out, tuple(self.domains)))
-        for name in self.domains:
+        for name, domain in self.domains.items():
             if _BETWEEN in name or not name:
                 raise DataError("E303", "the name of a domain is empty or has a /", where="data.domains", fix="give it another name")
+            if not domain.share[0] < domain.share[1]:
+                problem = f"a share from {domain.share[0]:g} to {domain.share[1]:g} holds nobody"
+                raise DataError("E303", problem, where=f"data.domains.{name}.share", fix="give the smaller number first")
 
     def held_by(self, twins: Collection[str]) -> dict[str, str]:
         """Twin -> its domain. Raises DataError E303 if they are not as many."""
@@ -151,35 +157,52 @@ def _chosen(name: str, domain: Domain, found: Catalogue, seed: int) -> Catalogue
         raise DataError("E302", f"domain {name} has not two different classes or more", where="data.domains", fix="name them in `only`")
     numbers = {found.classes.index(wanted): place for place, wanted in enumerate(classes)}
     samples = [replace(sample, label=numbers[sample.label]) for sample in found.samples if sample.label in numbers]
+    if domain.share != (0.0, 1.0):
+        samples = list(_shared(samples, *domain.share))
+        if len({sample.label for sample in samples}) < len(classes):
+            problem = f"the share {domain.share[0]:g} to {domain.share[1]:g} of domain {name} has no patient of some class"
+            raise DataError("E304", problem, where=f"data.domains.{name}.share", fix="make it wider")
     kept = samples if domain.most is None else list(_fewer(samples, domain.most, seed))
     return replace(found, samples=tuple(kept), classes=tuple(classes))
 
 
+def _shared(samples: Sequence[Sample], start: float, stop: float) -> Iterator[Sample]:
+    """Samples of some patients of each class and part, in the order in which they come."""
+    kept: set[str] = set()
+    for patients in _grouped(samples).values():
+        kept |= set(patients[round(start * len(patients)) : round(stop * len(patients))])
+    return (sample for sample in samples if sample.patient in kept)
+
+
 def _fewer(samples: Sequence[Sample], most: int, seed: int) -> Iterator[Sample]:
-    """Samples of at most so many patients of each class and part; a patient belongs where its first image does."""
-    groups: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+    """Samples of at most so many patients of each class and part."""
+    kept: set[str] = set()
+    for (part, label), patients in _grouped(samples).items():
+        order = draw(seed, "most", part, label).permutation(len(patients))[:most]
+        kept |= {patients[place] for place in order}
+    return (sample for sample in samples if sample.patient in kept)
+
+
+def _grouped(samples: Sequence[Sample]) -> dict[tuple[str, int], list[str]]:
+    """Part and class -> patients; a patient belongs where its first image does."""
+    groups: dict[tuple[str, int], list[str]] = defaultdict(list)
     seen: set[str] = set()
     for sample in samples:
         if sample.patient not in seen:
-            groups[sample.split, sample.label][sample.patient] = None
+            groups[sample.split, sample.label].append(sample.patient)
             seen.add(sample.patient)
-    kept: set[str] = set()
-    for (part, label), patients in groups.items():
-        order = draw(seed, "most", part, label).permutation(len(patients))[:most]
-        keys = list(patients)
-        kept |= {keys[place] for place in order}
-    return (sample for sample in samples if sample.patient in kept)
+    return groups
 
 
 def _apart(found: Mapping[str, Catalogue]) -> None:
     """No image in two domains: one could be trained on in the first and tested on in the second."""
-    owner: dict[tuple[str, int], str] = {}
+    owner: dict[Place, str] = {}
     for twin, one in found.items():
         if one.synthetic:  # drawn from a seed of the domain's own
             continue
         for sample in one.samples:
-            if owner.setdefault((sample.file, sample.index), twin) != twin:
-                problem = f"the domains of {owner[sample.file, sample.index]} and {twin} have an image in common"
+            if owner.setdefault(sample.place, twin) != twin:
+                problem = f"the domains of {owner[sample.place]} and {twin} have an image in common"
                 raise DataError("E306", problem, where="data.domains", fix="divide the classes between them with `only`")
 
 

@@ -109,7 +109,7 @@ class Plan:
         scenario, source = self.scenario, self.scenario.data.source
         shards = source.prepare(self.shards, self.scanners, scenario.seed, progress)
         if scenario.cloud and isinstance(scenario.cloud.coordinator, Equipped):
-            own = {(sample.file, sample.index) for shard in shards.values() for part in PARTS for sample in getattr(shard, part)}
+            own = {sample.place for shard in shards.values() for part in PARTS for sample in getattr(shard, part)}
             ready = scenario.cloud.coordinator.equipped(scenario.seed, source.size, scenario.network.weights, own, progress)
             scenario = replace(scenario, cloud=replace(scenario.cloud, coordinator=ready))
         return replace(self, shards=shards, scenario=scenario)

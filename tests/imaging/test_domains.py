@@ -11,7 +11,7 @@ import pytest
 
 from p2pftl.draw import draw
 from p2pftl.errors import DataError
-from p2pftl.imaging.cohort import Cohort
+from p2pftl.imaging.cohort import Cohort, Sample
 from p2pftl.imaging.domains import Domain, Domains, domain_of, greyed, shards_of
 from p2pftl.imaging.npz import Npz
 from p2pftl.imaging.phantom import Phantom
@@ -75,6 +75,21 @@ def test_so_many_patients_of_each_class_are_kept_at_most_and_the_seed_draws_them
     assert kept(1) == kept(1) != kept(2)
 
 
+def test_shares_that_do_not_overlap_have_no_patient_in_common_and_together_are_all(tmp_path: Path) -> None:
+    source = archive(tmp_path, "wrist", 3)
+    both = Domains({"a": Domain(source, share=(0.0, 0.7)), "b": Domain(source, share=(0.7, 1.0))})
+    for seed in (1, 2):
+        found = both.catalogue(scanners(), seed).samples
+        held = {name: {(one.file, one.index, one.label) for one in found if domain_of(one) == name} for name in ("a", "b")}
+        whole = Domains({"a": Domain(source)}).catalogue(scanners(("a",)), seed).samples
+        assert not held["a"] & held["b"]
+        assert held["a"] | held["b"] == {(one.file, one.index, one.label) for one in whole}
+        assert {one[2] for one in held["b"]} == {0, 1, 2}
+    overlapping = Domains({"a": Domain(source, share=(0.0, 0.7)), "b": Domain(source, share=(0.5, 1.0))})
+    assert len({one.place for one in whole}) == len(whole)
+    assert "image in common" in refused(lambda: overlapping.catalogue(scanners(), 1), "E306")
+
+
 def test_pixels_are_those_of_the_sources_whatever_the_mixture(domains: Domains) -> None:
     samples = domains.catalogue(scanners(), 1).samples
     chosen = (samples[3], samples[30], samples[0])
@@ -118,6 +133,10 @@ def test_what_does_not_fit_is_refused(domains: Domains, tmp_path: Path) -> None:
     refused(lambda: domains.catalogue(scanners(("x", "y", "z")), 1), "E303")
     refused(lambda: replace(domains, left_out="ankle"), "E303")
     source = archive(tmp_path, "wrist", 3)
+    assert "0.5 to 0.5 holds nobody" in refused(lambda: Domains({"a": Domain(source, share=(0.5, 0.5))}), "E303")
+    assert "no patient of some class" in refused(
+        lambda: Domains({"a": Domain(source, share=(0.0, 0.01))}).catalogue(scanners(("a",)), 1), "E304"
+    )
     refused(lambda: Domains({"a": Domain(source, only=("wrist 0", "hand"))}).catalogue(scanners(("a",)), 1), "E333")
     refused(lambda: Domains({"a": Domain(source, only=("wrist 0",))}).catalogue(scanners(("a",)), 1), "E302")
 
@@ -127,3 +146,10 @@ def test_who_is_left_out_is_known_by_domain_or_by_name(domains: Domains) -> None
     assert [name for name in TWINS if out.is_left_out(name, TWINS)] == ["ct-02"]
     assert [name for name in ("skull", "wrist") if out.is_left_out(name, ("skull", "wrist"))] == ["skull"]
     assert not any(domains.is_left_out(name, TWINS) for name in TWINS)
+
+
+def test_two_parts_of_an_archive_have_no_image_in_common_and_one_has_all_of_its_own() -> None:
+    train, test = (Sample("a.npz", 3, 0, f"{part}-3", split=part) for part in ("train", "test"))
+    assert train.place != test.place
+    assert train.place == replace(train, label=1, patient="p").place
+    assert Sample("a.png", 0, 0, "p", split="train").place == Sample("a.png", 0, 0, "p", split="test").place
