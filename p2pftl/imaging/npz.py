@@ -27,6 +27,7 @@ PARTS = ("train", "val", "test")
 MEMBER_CAP = 16 * 2**30  # bytes of one array; rows are streamed, never held together
 SIDE_CAP = 4096  # pixels
 COUNT_CAP = 5_000_000  # images in one part
+_NAMES = 26  # bytes of a member's local header before the lengths of its name and of its extra field (APPNOTE.TXT, 4.3.7)
 _LUMA = np.array([299, 587, 114], np.float32) / 1000  # ITU-R 601-2, as Pillow's "L"
 
 
@@ -111,16 +112,19 @@ class _Archive:
         return np.frombuffer(raw, kind).astype(np.int64)
 
     def rows(self, part: str, wanted: Sequence[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """Yield (index, [H, W] or [H, W, 3]) for ascending indices, streaming past the others."""
+        """Yield (index, [H, W] or [H, W, 3]) for ascending indices, streaming past the others where the archive is compressed."""
         count, *shape = self._images(part)
         stride = int(np.prod(shape))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < count:
             raise DataError("E330", f"{part}_images has {count} images, fewer than when it was listed", where=self._path)
-        with self._array(f"{part}_images") as (stream, _, _kind):
+        with self._array(f"{part}_images") as (stream, _, _kind), self._seekable(f"{part}_images", stream, count * stride) as (rows, first):
             at = 0
             for index in wanted:
-                self._skip(stream, (index - at) * stride)
-                raw = self._guard(lambda: stream.read(stride))
+                if rows is stream:
+                    self._skip(stream, (index - at) * stride)
+                else:
+                    rows.seek(first + index * stride)
+                raw = self._guard(lambda: rows.read(stride))
                 if len(raw) < stride:
                     raise DataError("E330", f"{part}_images is cut short", where=self._path, fix="download the archive again")
                 image = np.frombuffer(raw, np.uint8).reshape(shape)
@@ -149,6 +153,20 @@ class _Archive:
             if fortran and len(shape) > 1:
                 raise DataError("E331", f"{name} is in Fortran order", where=self._path, fix="save it with numpy.ascontiguousarray")
             yield stream, shape, kind
+
+    @contextmanager
+    def _seekable(self, name: str, stream: IO[bytes], size: int) -> Iterator[tuple[IO[bytes], int]]:
+        """The file itself and where `size` bytes begin that `stream` has before it, if they lie there as they are; else `stream`."""
+        about = self._zip.getinfo(f"{name}.npy")
+        if about.compress_type != zipfile.ZIP_STORED:
+            yield stream, 0
+            return
+        if stream.tell() + size > about.file_size:
+            raise DataError("E330", f"{name} is cut short", where=self._path, fix="download the archive again")
+        with Path(self._path).expanduser().open("rb") as file:
+            file.seek(about.header_offset + _NAMES)
+            names = sum(int.from_bytes(self._guard(lambda: file.read(2)), "little") for _ in range(2))
+            yield file, about.header_offset + _NAMES + 4 + names + stream.tell()
 
     def _skip(self, stream: IO[bytes], count: int) -> None:
         for start in range(0, count, 2**22):
