@@ -24,7 +24,8 @@ Order = tuple[str, float]
 class Crew:
     """Holds participants, passes calls on to them and saves their state: after a round as often as the vault says, and at the end.
 
-    short: seconds; the fit of a member whose last one took less is done in the step of the round before it, one call instead of two.
+    short: seconds; with a synchronous pace the fit of a twin whose last one took less is done in the step of the round before it, one
+    call instead of two. With an asynchronous one others go on by what that round alone tells: when its twin can send next.
     """
 
     def __init__(self, recruit: Recruit, vault: Vault, short: float = 0.0) -> None:
@@ -52,7 +53,9 @@ class Crew:
             self._look_ahead(name, until, waiting)
             return self._advance(name, until)
         step = self._advance(name, until)
-        if step.round_done and not step.done and step.next < until and self._fits.get(name, math.inf) < self.short:
+        member = self.members[name]
+        lockstep = isinstance(member, Twin) and member.terms.pace.lockstep
+        if lockstep and step.round_done and not step.done and step.next < until and self._fits.get(name, math.inf) < self.short:
             more = self._advance(name, until)
             step = replace(more, events=step.events + more.events, parcels=step.parcels + more.parcels, round_done=True)
         return step

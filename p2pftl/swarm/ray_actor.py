@@ -196,9 +196,9 @@ class CrewActor:
             return told
 
     def _worth_telling(self) -> bool:
-        """That frames lie here can wait while anybody works: their receivers live here, and it will be told with what comes of the work."""
+        """That frames lie here can wait while others wait for their turn: the receivers live here, and would wait behind them."""
         tray = self._tray
-        return bool(tray.answers or tray.failed or (tray.received and not self._working))
+        return bool(tray.answers or tray.failed or (tray.received and not self._waiting))
 
     def post(self, run: int, parcels: Sequence[tuple[Parcel, int]], *payloads: Any) -> None:
         """Take in frames; each names its payload by its place."""
@@ -240,6 +240,8 @@ class CrewActor:
         assert crew is not None
         with self._change:
             self._waiting.pop(name, None)
+            if self._tray.received and not self._waiting:
+                self._change.notify_all()
 
         def waiting() -> Sequence[Order]:
             """Orders that came, once all is posted that came before them."""

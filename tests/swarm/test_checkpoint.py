@@ -124,15 +124,19 @@ def test_states_are_kept_as_often_as_asked_and_at_the_end(tmp_path: Path) -> Non
 
 def test_a_short_fit_goes_with_the_round_before_it_and_nothing_else_changes(tmp_path: Path) -> None:
     told = {}
-    for short, calls in ((0.0, 6), (1e9, 3)):
-        vault = Vault(tmp_path / str(calls), every=3)
-        crew = Crew(toy(rounds=5, partners=Nobody()), vault, short)
+    for pace, short, calls in ((Synchronous(3.0), 0.0, 6), (Synchronous(3.0), 1e9, 3), (Asynchronous(), 1e9, 6)):
+        vault = Vault(tmp_path / f"{pace} {short}", every=3)
+        crew = Crew(toy(rounds=5, partners=Nobody(), pace=pace), vault, short)
         steps = crew.begin(["ct-01"])
         while not steps[-1].done:
             steps.append(crew.advance("ct-01", 1e9))
         assert len(steps) == 1 + calls
-        told[calls] = ([event for step in steps for event in step.events], crew.vector("ct-01").tobytes(), vault.load("ct-01"))
-    assert told[6] == told[3]
+        told[pace.lockstep, calls] = (
+            [event for step in steps for event in step.events],
+            crew.vector("ct-01").tobytes(),
+            vault.load("ct-01"),
+        )
+    assert told[True, 6] == told[True, 3]
 
 
 # ---------------------------------------------------------------------- its content
