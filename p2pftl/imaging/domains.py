@@ -21,7 +21,7 @@ from p2pftl.imaging.split import Iid
 from p2pftl.imaging.split import shards as dealt_by
 from p2pftl.policies import Within
 
-Part = Annotated[float, Interval(ge=0, le=1)]
+Bound = Annotated[float, Interval(ge=0, le=1)]
 BOXED = ("phantom_boxes", "dicom_boxes", "coco_boxes")
 _BETWEEN = "/"  # a domain's name and a patient's local key
 
@@ -34,7 +34,7 @@ class Domain:
 
     source: Source
     only: tuple[str, ...] | None = None
-    share: tuple[Part, Part] = (0.0, 1.0)
+    share: tuple[Bound, Bound] = (0.0, 1.0)
     most: Annotated[int, Ge(2)] | None = None
 
 
